@@ -1,0 +1,170 @@
+"""The primitive layers: all that training, export, analysis and code generation know.
+
+A shape is that of one example, without the batch axis: (channels, height, width) or (features,).
+Spatial layers have odd kernels and pad to "same", so a stride of s turns n pixels into ceil(n / s).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from controller.core.errors import NetworkError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Primitive:
+    """A layer without its place in a network. By default it keeps its one input's shape and is free."""
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Return the output's shape.
+
+        Raises:
+            NetworkError: If the inputs' number or shapes do not fit this layer.
+        """
+        return _single(self, inputs)
+
+    def macs(self, inputs: Sequence[Shape]) -> int:
+        """Return multiply-accumulates for one example."""
+        return 0
+
+    def parameters(self, inputs: Sequence[Shape]) -> int:
+        """Return the number of trainable parameters."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Conv2d(Primitive):
+    """A two-dimensional convolution with "same" padding and no bias (a batch norm follows)."""
+
+    out_channels: int
+    kernel_size: int
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kernel_size % 2 == 0:
+            raise NetworkError(
+                f"convolution has kernel_size {self.kernel_size}; 'same' padding needs an odd one"
+            )
+
+    @property
+    def padding(self) -> int:
+        """Pixels added at each border."""
+        return self.dilation * (self.kernel_size // 2)
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Return (out_channels, ceil(height / stride), ceil(width / stride))."""
+        channels, height, width = _image(self, inputs)
+        if channels % self.groups or self.out_channels % self.groups:
+            raise NetworkError(
+                f"convolution from {channels} to {self.out_channels} channels cannot have {self.groups} groups"
+            )
+        return (self.out_channels, -(-height // self.stride), -(-width // self.stride))
+
+    def macs(self, inputs: Sequence[Shape]) -> int:
+        """Return one multiply-accumulate per weight and output pixel."""
+        return self.parameters(inputs) * prod(self.output_shape(inputs)[1:])
+
+    def parameters(self, inputs: Sequence[Shape]) -> int:
+        """Return the number of weights."""
+        return self.kernel_size**2 * (inputs[0][0] // self.groups) * self.out_channels
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNorm2d(Primitive):
+    """Batch normalisation with scale and shift. Free: runtimes fold it into the convolution before it."""
+
+    def parameters(self, inputs: Sequence[Shape]) -> int:
+        """Return a scale and a shift per channel."""
+        return 2 * _image(self, inputs)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ReLU(Primitive):
+    """Rectified linear unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool2d(Primitive):
+    kernel_size: int
+    stride: int = 1
+
+    @property
+    def padding(self) -> int:
+        """Pixels added at each border."""
+        return self.kernel_size // 2
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Return (channels, ceil(height / stride), ceil(width / stride))."""
+        channels, height, width = _image(self, inputs)
+        return (channels, -(-height // self.stride), -(-width // self.stride))
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool2d(_Pool2d):
+    """Maximum over a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class AvgPool2d(_Pool2d):
+    """Mean over a window; padding does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalAvgPool2d(Primitive):
+    """Mean over all pixels: (channels, height, width) becomes (channels,)."""
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Return (channels,)."""
+        return _image(self, inputs)[:1]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear(Primitive):
+    """A fully connected layer with bias."""
+
+    out_features: int
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Return (out_features,)."""
+        shape = _single(self, inputs)
+        if len(shape) != 1:
+            raise NetworkError(f"linear layer has input shape {shape}; expected (features,)")
+        return (self.out_features,)
+
+    def macs(self, inputs: Sequence[Shape]) -> int:
+        """Return one multiply-accumulate per weight."""
+        return inputs[0][0] * self.out_features
+
+    def parameters(self, inputs: Sequence[Shape]) -> int:
+        """Return weights and biases."""
+        return (inputs[0][0] + 1) * self.out_features
+
+
+@dataclass(frozen=True, slots=True)
+class Add(Primitive):
+    """Sum of two or more tensors of one shape."""
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Return the common shape."""
+        if len(inputs) < 2 or len(set(inputs)) != 1:
+            raise NetworkError(f"sum has input shapes {list(inputs)}; expected two or more equal ones")
+        return inputs[0]
+
+
+def _single(primitive: Primitive, inputs: Sequence[Shape]) -> Shape:
+    if len(inputs) != 1:
+        raise NetworkError(f"{type(primitive).__name__} has {len(inputs)} inputs; expected one")
+    return inputs[0]
+
+
+def _image(primitive: Primitive, inputs: Sequence[Shape]) -> Shape:
+    shape = _single(primitive, inputs)
+    if len(shape) != 3:
+        raise NetworkError(
+            f"{type(primitive).__name__} has input shape {shape}; expected (channels, height, width)"
+        )
+    return shape

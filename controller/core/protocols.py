@@ -1,0 +1,67 @@
+"""What a search space and a search algorithm are."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from controller.core.architecture import Architecture, Choice
+from controller.core.network import Network
+from controller.core.trial import Trial
+
+Rng = np.random.Generator
+
+
+@runtime_checkable
+class SearchSpace(Protocol):
+    """All architectures that a search may propose. Every method returns canonical architectures."""
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The decisions that make an architecture."""
+        ...
+
+    def sample(self, rng: Rng) -> Architecture:
+        """Return a random architecture of the space."""
+        ...
+
+    def mutate(self, architecture: Architecture, rng: Rng) -> Architecture:
+        """Return a neighbour that differs from architecture in one respect."""
+        ...
+
+    def cross(self, first: Architecture, second: Architecture, rng: Rng) -> Architecture:
+        """Return a child that keeps contiguous parts of both parents together."""
+        ...
+
+    def lower(self, architecture: Architecture) -> Network:
+        """Return the network.
+
+        Raises:
+            SpaceError: If architecture is not of this space, or the space has no networks.
+        """
+        ...
+
+
+@runtime_checkable
+class SearchAlgorithm(Protocol):
+    """Proposes architectures and learns from what became of them.
+
+    `tell` receives finished trials in the order in which they were asked for, each once; an algorithm
+    that was restored from its state goes on exactly as if it had never stopped.
+    """
+
+    def ask(self, count: int) -> list[Architecture]:
+        """Return at most count architectures never returned before; fewer where the space is used up."""
+        ...
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Learn the outcome of trials asked for earlier, complete, rejected or failed."""
+        ...
+
+    def state(self) -> bytes:
+        """Return everything that `restore` needs to continue."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Continue from what `state` returned, on an algorithm built with the same arguments."""
+        ...
