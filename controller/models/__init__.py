@@ -1,0 +1,1 @@
+"""What a network becomes: a module, and the files a device reads."""

@@ -1,0 +1,102 @@
+"""A network as a PyTorch module.
+
+The submodules are named as the layers are, `BLOCK.LOCAL_NAME`, so the state dict fits the generated
+project's model as it stands.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from controller.core.network import INPUT, Layer, Network
+from controller.core.primitives import (
+    Add,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    GlobalAvgPool2d,
+    Linear,
+    MaxPool2d,
+    Primitive,
+    ReLU,
+)
+
+
+class Sum(nn.Module):
+    """Adds its inputs, each of one shape."""
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Return the sum."""
+        total = inputs[0]
+        for other in inputs[1:]:
+            total = total + other
+        return total
+
+
+def _convolution(layer: Layer, conv: Conv2d) -> nn.Module:
+    return nn.Conv2d(
+        layer.input_shapes[0][0],
+        conv.out_channels,
+        conv.kernel_size,
+        stride=conv.stride,
+        padding=conv.padding,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        bias=False,
+    )
+
+
+def _max_pool(_: Layer, pool: MaxPool2d) -> nn.Module:
+    return nn.MaxPool2d(pool.kernel_size, stride=pool.stride, padding=pool.padding)
+
+
+def _average_pool(_: Layer, pool: AvgPool2d) -> nn.Module:
+    return nn.AvgPool2d(pool.kernel_size, stride=pool.stride, padding=pool.padding, count_include_pad=False)
+
+
+_MODULES: dict[type[Primitive], Callable[..., nn.Module]] = {
+    Conv2d: _convolution,
+    BatchNorm2d: lambda layer, _: nn.BatchNorm2d(layer.shape[0]),
+    ReLU: lambda _layer, _: nn.ReLU(),
+    MaxPool2d: _max_pool,
+    AvgPool2d: _average_pool,
+    GlobalAvgPool2d: lambda _layer, _: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    Linear: lambda layer, linear: nn.Linear(layer.input_shapes[0][0], linear.out_features),
+    Add: lambda _layer, _: Sum(),
+}
+"""How each primitive becomes a module, given its layer and itself."""
+
+
+class NetworkModule(nn.Module):
+    """A network that runs in PyTorch.
+
+    Args:
+        network: What to build. Weights are initialised from torch's global generator; seed it first.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self._steps: list[tuple[nn.Module, tuple[str, ...], str]] = []
+        for block in network.blocks:
+            submodules = nn.Module()
+            self.add_module(block.name, submodules)
+            for layer in block.layers:
+                module = _MODULES[type(layer.primitive)](layer, layer.primitive)
+                submodules.add_module(layer.local_name, module)
+                self._steps.append((module, layer.inputs, layer.name))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits, shape (n, classes), of normalised images, shape (n, channels, height, width)."""
+        values = {INPUT: images}
+        for module, inputs, name in self._steps:
+            values[name] = module(*(values[source] for source in inputs))
+        return values[self.network.output.name]
+
+
+def seeded_module(network: Network, seed: int) -> NetworkModule:
+    """Return the network with initial weights that depend on seed alone, leaving torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NetworkModule(network)

@@ -1,0 +1,1 @@
+"""How a network learns: data, the recipe, the trainer."""
