@@ -1,0 +1,1 @@
+"""Which candidates are best when several things matter: dominance, hypervolume, selection."""

@@ -1,0 +1,126 @@
+"""Dominance, the front, and how much of the objective space it covers."""
+
+from collections.abc import Sequence
+
+import moocore
+import numpy as np
+import numpy.typing as npt
+
+from controller.core.objective import Direction, Objective
+from controller.core.trial import Trial
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def minimised(objectives: Sequence[Objective], trials: Sequence[Trial]) -> FloatArray:
+    """Return the trials' objective values with every objective to be minimised.
+
+    Returns:
+        Shape (n_trials, n_objectives), in the objectives' units, those to be maximised negated.
+
+    Raises:
+        KeyError: If a trial lacks a value.
+    """
+    signs = [-1.0 if objective.metric.direction is Direction.MAXIMISE else 1.0 for objective in objectives]
+    rows = [
+        [sign * trial.values[objective.key] for sign, objective in zip(signs, objectives, strict=True)]
+        for trial in trials
+    ]
+    return np.array(rows, dtype=np.float64).reshape(len(trials), len(objectives))
+
+
+def non_dominated(points: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return which points no other dominates; of equal points all are kept.
+
+    Args:
+        points: Minimised objectives, shape (n_points, n_objectives).
+
+    Returns:
+        Shape (n_points,).
+    """
+    if not len(points):
+        return np.zeros(0, dtype=bool)
+    kept: npt.NDArray[np.bool_] = moocore.is_nondominated(points, keep_weakly=True)
+    return kept
+
+
+def ranks(points: FloatArray) -> npt.NDArray[np.int64]:
+    """Return each point's front: 0 for the non-dominated ones, 1 for those left without them, and so on.
+
+    Args:
+        points: Minimised objectives, shape (n_points, n_objectives).
+
+    Returns:
+        Shape (n_points,).
+    """
+    if not len(points):
+        return np.zeros(0, dtype=np.int64)
+    fronts: npt.NDArray[np.int64] = np.asarray(moocore.pareto_rank(points), dtype=np.int64)
+    return fronts
+
+
+def crowding_distance(points: FloatArray) -> FloatArray:
+    """Return each point's crowding distance within one front.
+
+    Args:
+        points: Minimised objectives, shape (n_points, n_objectives).
+
+    Returns:
+        Dimensionless distances, shape (n_points,); the extremes are inf.
+
+    Source: Deb et al. 2002, NSGA-II, section III-B.
+    """
+    count, dimensions = points.shape
+    distances = np.zeros(count)
+    for axis in range(dimensions):
+        order = np.argsort(points[:, axis], kind="stable")
+        values = points[order, axis]
+        distances[order[[0, -1]]] = np.inf
+        span = values[-1] - values[0]
+        if span > 0:
+            distances[order[1:-1]] += (values[2:] - values[:-2]) / span
+    return distances
+
+
+def front(objectives: Sequence[Objective], trials: Sequence[Trial]) -> list[Trial]:
+    """Return the feasible trials that no feasible trial dominates, best first in the first objective."""
+    candidates = [trial for trial in trials if trial.feasible]
+    points = minimised(objectives, candidates)
+    kept = np.flatnonzero(non_dominated(points))
+    return [candidates[index] for index in sorted(kept, key=lambda index: tuple(points[index]))]
+
+
+class CoveredVolume:
+    """Share of the objective space that a front covers, for showing progress.
+
+    The box is fixed once `settle` trials are known: it reaches from the best value that a metric can have
+    (1 for an accuracy, 0 for a cost) to the worst one of those trials. So the share never falls later.
+
+    Args:
+        objectives: What is optimised.
+        settle: Feasible trials to wait for.
+    """
+
+    def __init__(self, objectives: Sequence[Objective], settle: int = 8) -> None:
+        self._objectives = objectives
+        self._settle = settle
+        self._ideal = np.array(
+            [-1.0 if o.metric.direction is Direction.MAXIMISE else 0.0 for o in objectives]
+        )
+        self._reference: FloatArray | None = None
+
+    def share(self, trials: Sequence[Trial]) -> float | None:
+        """Return the share in [0, 1] that the feasible trials cover; None while too few are known.
+
+        Args:
+            trials: All trials so far, oldest first.
+        """
+        feasible = [trial for trial in trials if trial.feasible]
+        if len(feasible) < self._settle:
+            return None
+        points = minimised(self._objectives, feasible)
+        if self._reference is None:
+            worst = points[: self._settle].max(axis=0)
+            self._reference = np.where(worst > self._ideal, worst, self._ideal + 1.0)
+        covered = float(moocore.hypervolume(points, ref=self._reference))
+        return covered / float(np.prod(self._reference - self._ideal))

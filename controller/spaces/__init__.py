@@ -1,0 +1,11 @@
+"""What can be searched. Third parties add spaces through the entry-point group `edgenas.spaces`."""
+
+from collections.abc import Callable, Mapping
+
+from controller.core.protocols import SearchSpace
+from controller.spaces.chain import ChainSpace
+from controller.spaces.presets import PRESETS, Limits
+
+SPACES: Mapping[str, Callable[..., SearchSpace]] = {"chain": ChainSpace}
+
+__all__ = ["PRESETS", "SPACES", "ChainSpace", "Limits"]
