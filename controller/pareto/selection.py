@@ -71,7 +71,8 @@ def _names(objective: Objective, name: str) -> bool:
 def _normalised(points: FloatArray) -> FloatArray:
     """Return points scaled so that the front spans [0, 1] in every objective."""
     low, high = points.min(axis=0), points.max(axis=0)
-    return (points - low) / np.where(high > low, high - low, 1.0)
+    scaled: FloatArray = (points - low) / np.where(high > low, high - low, 1.0)
+    return scaled
 
 
 def _closest_to_ideal(trials: Sequence[Trial], normalised: FloatArray) -> Trial:

@@ -1,0 +1,367 @@
+"""Reading and writing runs. Every method that writes is one transaction."""
+
+import io
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, Row, create_engine, delete, event, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from controller.core.architecture import Architecture
+from controller.core.errors import ConfigurationError, NotFoundError, StoreError
+from controller.core.measurement import Measurement
+from controller.core.trial import Trial, TrialState
+from controller.store.owner import Owner
+from controller.store.tables import blobs, measurements, metadata, runs, trials
+
+_MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
+_WEIGHTS = "weights"
+
+
+class RunState(Enum):
+    """What became of a run."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """Ended before its budget was spent; can be resumed."""
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A search and how it was asked for.
+
+    Attributes:
+        id: Short and unique in the store.
+        created_at: When it was first started, UTC.
+        state: What became of it; a run that was killed still says RUNNING.
+        configuration: The resolved configuration, ready for JSON.
+        environment: Versions and revision of what ran it, ready for JSON.
+        elapsed_s: Time spent on it by all processes so far.
+        owner: The process at work on it.
+    """
+
+    id: str
+    created_at: datetime
+    state: RunState
+    configuration: Mapping[str, Any]
+    environment: Mapping[str, str]
+    elapsed_s: float
+    owner: Owner | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether its process ended without saying so."""
+        return self.state is RunState.RUNNING and (self.owner is None or self.owner.gone)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedTrials:
+    """A run's trials in the order asked for, and how many of them the algorithm has been told of."""
+
+    trials: tuple[Trial, ...]
+    told: int
+    algorithm_state: bytes | None
+
+
+class Store:
+    """Runs in a database.
+
+    Args:
+        url: An SQLAlchemy URL, or the path of an SQLite file.
+
+    Raises:
+        ConfigurationError: If url is none, or its driver is not installed.
+        StoreError: If the database cannot be opened.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url if "://" in url else f"sqlite:///{Path(url).expanduser()}"
+        try:
+            self._engine = create_engine(self._url)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise ConfigurationError(
+                f"store {url!r} cannot be used: {error}; expected a file or a database URL whose driver is installed"
+            ) from error
+        if self._engine.dialect.name == "sqlite":
+            self._prepare_sqlite()
+        with self._translated():
+            metadata.create_all(self._engine)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def create_run(self, configuration: Mapping[str, Any], environment: Mapping[str, str]) -> Run:
+        """Add a run that this process works on."""
+        run = Run(
+            id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+            created_at=datetime.now(UTC),
+            state=RunState.RUNNING,
+            configuration=configuration,
+            environment=environment,
+            elapsed_s=0.0,
+            owner=Owner.this_process(),
+        )
+        with self._transaction() as connection:
+            connection.execute(
+                insert(runs).values(
+                    id=run.id,
+                    created_at=run.created_at.isoformat(),
+                    state=run.state.value,
+                    configuration=json.dumps(configuration),
+                    environment=json.dumps(environment),
+                    elapsed_s=0.0,
+                    owner=str(run.owner),
+                )
+            )
+        return run
+
+    def runs(self) -> list[Run]:
+        """Return all runs, newest first."""
+        with self._transaction() as connection:
+            return [_run(row) for row in connection.execute(select(runs).order_by(runs.c.created_at.desc()))]
+
+    def run(self, name: str) -> Run:
+        """Return the run with this id, or the only one whose id begins so, or the newest for `last`.
+
+        Raises:
+            NotFoundError: If there is none, or several.
+        """
+        known = self.runs()
+        if name == "last" and known:
+            return known[0]
+        matches = [run for run in known if run.id == name] or [
+            run for run in known if name and run.id.startswith(name)
+        ]
+        if len(matches) != 1:
+            newest = ", ".join(run.id for run in known[:3]) or "none yet"
+            raise NotFoundError(
+                f"run {name!r} fits {len(matches)} runs; expected an id from `edgenas runs list` (newest: {newest})"
+            )
+        return matches[0]
+
+    def claim(self, run: Run) -> Run:
+        """Make this process the one at work on run.
+
+        Raises:
+            StoreError: If another process is at work on it.
+        """
+        with self._transaction() as connection:
+            # The row is locked before it is read, so of two claims at once one waits and then sees the other.
+            connection.execute(update(runs).where(runs.c.id == run.id).values(id=run.id))
+            current = _run(connection.execute(select(runs).where(runs.c.id == run.id)).one())
+            if (
+                current.state is RunState.RUNNING
+                and not current.interrupted
+                and current.owner != Owner.this_process()
+            ):
+                raise StoreError(
+                    f"run {run.id} is at work in process {current.owner}; stop that process first"
+                )
+            connection.execute(
+                update(runs)
+                .where(runs.c.id == run.id)
+                .values(state=RunState.RUNNING.value, owner=str(Owner.this_process()))
+            )
+        return self.run(run.id)
+
+    def release(self, run_id: str, state: RunState, elapsed_s: float) -> None:
+        """Record that this process has stopped working on a run."""
+        with self._transaction() as connection:
+            connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id)
+                .values(state=state.value, elapsed_s=elapsed_s, owner="")
+            )
+
+    def delete_run(self, run: Run) -> None:
+        """Remove a run and everything that belongs to it.
+
+        Raises:
+            StoreError: If a process is at work on it.
+        """
+        if run.state is RunState.RUNNING and not run.interrupted:
+            raise StoreError(f"run {run.id} is at work in process {run.owner}; stop that process first")
+        with self._transaction() as connection:
+            for table in (blobs, measurements, trials):
+                connection.execute(delete(table).where(table.c.run_id == run.id))
+            connection.execute(delete(runs).where(runs.c.id == run.id))
+
+    def trials(self, run_id: str) -> SavedTrials:
+        """Return a run's trials as last saved."""
+        with self._transaction() as connection:
+            state = connection.execute(select(runs.c.algorithm_state).where(runs.c.id == run_id)).scalar_one()
+            rows = connection.execute(
+                select(trials).where(trials.c.run_id == run_id).order_by(trials.c.position)
+            ).all()
+        return SavedTrials(
+            trials=tuple(_trial(row) for row in rows),
+            told=sum(row.told for row in rows),
+            algorithm_state=state,
+        )
+
+    def save_asked(self, run_id: str, asked: Trial, algorithm_state: bytes) -> None:
+        """Add a trial, together with the state of the algorithm that asked for it."""
+        with self._transaction() as connection:
+            connection.execute(insert(trials).values(run_id=run_id, told=False, **_columns(asked)))
+            connection.execute(
+                update(runs).where(runs.c.id == run_id).values(algorithm_state=algorithm_state)
+            )
+
+    def save_told(self, run_id: str, trial: Trial, algorithm_state: bytes, elapsed_s: float) -> None:
+        """Record that the algorithm has been told of a trial, together with the state that left it in."""
+        with self._transaction() as connection:
+            connection.execute(_update(run_id, trial).values(told=True))
+            connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id)
+                .values(algorithm_state=algorithm_state, elapsed_s=elapsed_s)
+            )
+
+    def save_trial(
+        self, run_id: str, trial: Trial, weights: Mapping[str, torch.Tensor] | None = None
+    ) -> None:
+        """Save what is known of a trial, with its weights where it was just trained."""
+        with self._transaction() as connection:
+            connection.execute(_update(run_id, trial).values(**_columns(trial)))
+            if weights is not None:
+                buffer = io.BytesIO()
+                torch.save(dict(weights), buffer)
+                data = buffer.getvalue()
+                key = {"run_id": run_id, "trial_id": trial.id, "kind": _WEIGHTS}
+                connection.execute(delete(blobs).filter_by(**key))
+                connection.execute(insert(blobs).values(**key, size_bytes=len(data), data=data))
+
+    def save_measurement(self, run_id: str, trial_id: str, device: str, measurement: Measurement) -> None:
+        """Save a measurement; one that is there already stays as it is."""
+        dialect: Any = postgresql if self._engine.dialect.name == "postgresql" else sqlite
+        with self._transaction() as connection:
+            connection.execute(
+                dialect.insert(measurements)
+                .values(
+                    run_id=run_id,
+                    request_id=measurement.request_id,
+                    trial_id=trial_id,
+                    device=device,
+                    measurement=_MEASUREMENT.dump_json(measurement).decode(),
+                )
+                .on_conflict_do_nothing()
+            )
+
+    def measurements(self, run_id: str, trial: Trial) -> dict[str, Measurement]:
+        """Return a trial's latest measurement by device."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(measurements).where(
+                    measurements.c.run_id == run_id,
+                    measurements.c.request_id.in_(list(trial.measurements.values())),
+                )
+            ).all()
+        return {row.device: _MEASUREMENT.validate_json(row.measurement) for row in rows}
+
+    def weights(self, run_id: str, trial_id: str) -> dict[str, torch.Tensor]:
+        """Return the state dict of a trained trial.
+
+        Raises:
+            NotFoundError: If it was never trained.
+        """
+        with self._transaction() as connection:
+            data = connection.execute(
+                select(blobs.c.data).filter_by(run_id=run_id, trial_id=trial_id, kind=_WEIGHTS)
+            ).scalar_one_or_none()
+        if data is None:
+            raise NotFoundError(
+                f"trial {trial_id} of run {run_id} has no weights; choose one that is complete"
+            )
+        loaded: dict[str, torch.Tensor] = torch.load(io.BytesIO(data), weights_only=True)
+        return loaded
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            cause = str(error.orig).strip().splitlines()[0]
+            raise StoreError(
+                f"store {make_url(self._url).render_as_string()} cannot be used: {cause}; what was saved before is safe; "
+                "free disk space or check permissions, then go on with `edgenas runs resume`"
+            ) from error
+
+    def _prepare_sqlite(self) -> None:
+        path = make_url(self._url).database
+        if path and path != ":memory:":
+            try:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(
+                    f"store {path} cannot be made: {error.strerror}; choose another place with --store"
+                ) from error
+
+        @event.listens_for(self._engine, "connect")
+        def _set_pragmas(connection: Any, _: object) -> None:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+                connection.execute(f"PRAGMA {pragma}")
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(
+        id=row.id,
+        created_at=datetime.fromisoformat(row.created_at),
+        state=RunState(row.state),
+        configuration=json.loads(row.configuration),
+        environment=json.loads(row.environment),
+        elapsed_s=row.elapsed_s,
+        owner=Owner.parse(row.owner),
+    )
+
+
+def _update(run_id: str, trial: Trial) -> Any:
+    return update(trials).where(trials.c.run_id == run_id, trials.c.trial_id == trial.id)
+
+
+def _columns(trial: Trial) -> dict[str, Any]:
+    return {
+        "trial_id": trial.id,
+        "position": trial.index,
+        "architecture": trial.architecture.to_json(),
+        "state": trial.state.value,
+        "epochs": trial.epochs,
+        "objective_values": json.dumps(dict(trial.values)),
+        "violation": trial.violation,
+        "reason": trial.reason,
+        "training_s": trial.training_s,
+        "measuring_s": trial.measuring_s,
+        "measurements": json.dumps(dict(trial.measurements)),
+    }
+
+
+def _trial(row: Row[Any]) -> Trial:
+    return Trial(
+        index=row.position,
+        architecture=Architecture.from_json(row.architecture),
+        state=TrialState(row.state),
+        epochs=row.epochs,
+        values=json.loads(row.objective_values),
+        violation=row.violation,
+        reason=row.reason,
+        training_s=row.training_s,
+        measuring_s=row.measuring_s,
+        measurements=json.loads(row.measurements),
+    )
