@@ -1,0 +1,5 @@
+"""Lets `python -m device_agent` stand in for `edgenas-agent`."""
+
+from device_agent.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""Everything that the agent raises on purpose.
+
+AgentError
+├── StartupError                 the agent cannot start or read its state; exit code 2 at the command line
+├── BenchmarkFailedError         one job ended without a measurement; becomes a failure event
+└── CallError                    one call cannot be answered; `conversion.STATUS_OF` gives its gRPC status
+    ├── InvalidRequestError      a field of the request is not acceptable
+    ├── ModelMismatchError       uploaded bytes are not what their header announced
+    ├── ModelNotFoundError       no such model in the cache
+    ├── BenchmarkNotFoundError   no such job or record
+    ├── RequestConflictError     a request id was used for something else
+    ├── StorageFullError         a model exceeds a limit, the cache or the disk
+    ├── TooManyStreamsError      every slot for long-lived streams is taken
+    ├── RuntimeUnavailableError  the worker's Python cannot import the runtime
+    ├── AgentStoppingError       the agent is shutting down
+    ├── HistoryError             the history database cannot be read or written
+    └── JobCrashedError          a defect of the agent ended the job
+"""
+
+from device_agent.benchmark import FailureReason
+
+
+class AgentError(Exception):
+    """Root of the agent's exceptions. The text is one line for a person."""
+
+
+class StartupError(AgentError):
+    """The agent cannot start, or its state directory cannot be used."""
+
+
+class BenchmarkFailedError(AgentError):
+    """A job ended without a measurement."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CallError(AgentError):
+    """A call that cannot be answered."""
+
+
+class InvalidRequestError(CallError):
+    """A field of the request is not acceptable."""
+
+
+class ModelMismatchError(CallError):
+    """The uploaded bytes are not what their header announced."""
+
+
+class ModelNotFoundError(CallError):
+    """The cache holds no such model."""
+
+
+class BenchmarkNotFoundError(CallError):
+    """There is no such job or record."""
+
+
+class RequestConflictError(CallError):
+    """A request id was used before, with another model or spec."""
+
+
+class StorageFullError(CallError):
+    """A model exceeds a limit, the cache or the disk."""
+
+
+class TooManyStreamsError(CallError):
+    """Every slot for long-lived streams is taken."""
+
+
+class RuntimeUnavailableError(CallError):
+    """The worker's Python cannot import the runtime."""
+
+
+class AgentStoppingError(CallError):
+    """The agent is shutting down."""
+
+
+class HistoryError(CallError):
+    """The history database cannot be read or written."""
+
+
+class JobCrashedError(CallError):
+    """A defect of the agent ended the job."""

@@ -1,0 +1,318 @@
+"""The arbiter of the board: one measurement at a time, first in first out, watched by any number of callers."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from device_agent.benchmark import (
+    BenchmarkRequest,
+    Event,
+    Failed,
+    FailureReason,
+    Finished,
+    Phase,
+    Progress,
+    Queued,
+    Started,
+)
+from device_agent.errors import (
+    AgentStoppingError,
+    BenchmarkFailedError,
+    BenchmarkNotFoundError,
+    CallError,
+    JobCrashedError,
+    RequestConflictError,
+    RuntimeUnavailableError,
+)
+from device_agent.history import History
+from device_agent.measure import Measurer
+from device_agent.models import ModelStore
+from device_agent.wire.answers import decode_request, history_entry
+from device_agent.worker_process import StopSignal
+
+logger = logging.getLogger(__name__)
+
+# How long a worker with its runtime imported waits for the next job before its memory is given back.
+SPARE_WORKER_S = 60.0
+STOP_LIMIT_S = 5.0
+# Ended jobs that left no record but can still be told from ids that never existed.
+REMEMBERED_FAILURES = 1000
+
+
+class Job:
+    """One accepted measurement and everything that was announced of it; guarded by the queue's lock."""
+
+    def __init__(self, request: BenchmarkRequest, model_path: Path | None = None) -> None:
+        self.request = request
+        self.model_path = model_path
+        self.stop = StopSignal()
+        self.events: list[Event] = []
+        self.error: CallError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event was announced."""
+        return self.error is not None or (
+            bool(self.events) and isinstance(self.events[-1], Finished | Failed)
+        )
+
+
+class Subscription:
+    """One caller's view of a job: iterate for its events, from the first on."""
+
+    def __init__(self, job: Job, changed: threading.Condition) -> None:
+        self._job = job
+        self._changed = changed
+        self._closed = False
+        self._seen = 0
+
+    def close(self) -> None:
+        """End the iteration; the job goes on. May be called from any thread, any number of times."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield events until the last one.
+
+        Raises:
+            CallError: If the job ended without an event.
+        """
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_news)
+                if self._closed:
+                    return
+                news = self._job.events[self._seen :]
+                self._seen += len(news)
+                error, ended = self._job.error, self._job.ended
+            # Who joins late is told the job's latest position, not where it stood before.
+            yield from (
+                event
+                for event, later in zip(news, [*news[1:], None], strict=True)
+                if not (isinstance(event, Queued) and isinstance(later, Queued))
+            )
+            if error is not None:
+                raise error
+            if ended:
+                return
+
+    def _has_news(self) -> bool:
+        return self._closed or self._job.ended or len(self._job.events) > self._seen
+
+
+class BenchmarkQueue:
+    """Accepts, runs and ends jobs. `start()` it once; `stop()` before the process ends."""
+
+    def __init__(self, *, measurer: Measurer, models: ModelStore, history: History) -> None:
+        self._measurer = measurer
+        self._models = models
+        self._history = history
+        self._changed = threading.Condition()
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._failed: deque[str] = deque(maxlen=REMEMBERED_FAILURES)
+        self._timing = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="benchmarks", daemon=True)
+
+    def start(self) -> None:
+        """Start measuring."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the running job, tell every caller that the agent stops, and wait for the thread.
+
+        A thread that waits for a worker to start is not waited for: its worker ends with the agent.
+        """
+        with self._changed:
+            self._stopping = True
+            running = self._running
+            self._changed.notify_all()
+        if running is not None:
+            running.stop.request()
+        self._thread.join(timeout=STOP_LIMIT_S)
+
+    def submit(self, request: BenchmarkRequest) -> Subscription:
+        """Queue a measurement, join the one under way, or find the finished one of the same request id.
+
+        A request id whose job failed is free again: what made it fail may have passed.
+
+        Raises:
+            RequestConflictError: If the id was used with another model or spec.
+            ModelNotFoundError: If the model must be uploaded first.
+            AgentStoppingError: If the agent is shutting down.
+            HistoryError: If the history cannot be read.
+        """
+        with self._changed:
+            if self._stopping:
+                raise AgentStoppingError("the agent is shutting down; ask again when it is back")
+            job = self._active(request.request_id) or self._finished(request.request_id)
+            if job is None:
+                job = Job(request, self._models.hold(request.model_sha256))
+                self._waiting.append(job)
+                self._announce_positions()
+            elif not job.request.asks_the_same(request):
+                raise RequestConflictError(
+                    f"request id '{request.request_id}' was used with another model or spec; "
+                    "choose a new id for a new measurement"
+                )
+            return Subscription(job, self._changed)
+
+    def cancel(self, request_id: str) -> bool:
+        """End a waiting or running job; return False where it had already ended.
+
+        Raises:
+            BenchmarkNotFoundError: If there was never such a job.
+            HistoryError: If the history cannot be read.
+        """
+        with self._changed:
+            job = self._active(request_id)
+            if job is None:
+                if request_id in self._failed or self._history.find(request_id) is not None:
+                    return False
+                raise unknown(request_id)
+            if job is self._running:
+                job.stop.request()
+            else:
+                self._waiting.remove(job)
+                self._models.let_go(job.request.model_sha256)
+                self._announce(job, _cancelled(job))
+                self._announce_positions()
+            return True
+
+    def jobs(self) -> int:
+        """Return how many jobs wait or run."""
+        with self._changed:
+            return len(self._waiting) + (self._running is not None)
+
+    def pause_while_timing(self, closed: threading.Event, interval_s: float) -> bool:
+        """Wait an interval, and longer while a model is timed; return False once `closed` or stopping.
+
+        Whoever sets `closed` calls `wake()` after it.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: closed.is_set() or self._stopping, timeout=interval_s)
+            self._changed.wait_for(lambda: closed.is_set() or self._stopping or not self._timing)
+            return not (closed.is_set() or self._stopping)
+
+    def wake(self) -> None:
+        """Have every waiting thread look again at what it waits for."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _active(self, request_id: str) -> Job | None:
+        jobs = [self._running, *self._waiting]
+        return next((job for job in jobs if job is not None and job.request.request_id == request_id), None)
+
+    def _finished(self, request_id: str) -> Job | None:
+        found = self._history.find(request_id)
+        if found is None:
+            return None
+        job = Job(decode_request(found[0]))
+        job.events.append(Finished(record=found[1]))
+        return job
+
+    def _announce(self, job: Job, event: Event) -> None:
+        with self._changed:
+            job.events.append(event)
+            if isinstance(event, Failed):
+                self._failed.append(event.request_id)
+            self._changed.notify_all()
+
+    def _announce_positions(self) -> None:
+        ahead = 0 if self._running is None else 1
+        for position, job in enumerate(self._waiting, start=ahead):
+            if not job.events or job.events[-1] != Queued(position=position):
+                self._announce(job, Queued(position=position))
+
+    def _work(self) -> None:
+        while True:
+            try:
+                self._measurer.prepare()
+            except RuntimeUnavailableError as error:
+                # The next job looks for the runtime again, and fails with this message if it must.
+                logger.error("no model can be measured: %s", error)
+            job = self._next()
+            if job is None:
+                break
+            self._run(job)
+        self._measurer.release()
+        with self._changed:
+            for job in self._waiting:
+                job.error = AgentStoppingError("the agent shut down before the benchmark ran; ask again")
+            self._changed.notify_all()
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._stopping or self._waiting, timeout=SPARE_WORKER_S):
+                self._measurer.release()
+                self._changed.wait_for(lambda: self._stopping or self._waiting)
+            if self._stopping:
+                return None
+            job = self._running = self._waiting.popleft()
+            self._timing = True
+            self._announce(job, Started())
+            self._announce_positions()
+            return job
+
+    def _run(self, job: Job) -> None:
+        request = job.request
+        logger.info("benchmark %s of model %s starts", request.request_id, request.model_sha256[:12])
+        outcome: Event | CallError
+        try:
+            outcome = self._measure(job)
+        except BenchmarkFailedError as error:
+            outcome = Failed(request_id=request.request_id, reason=error.reason, message=str(error))
+            logger.info("benchmark %s failed: %s", request.request_id, error)
+        except CallError as error:
+            outcome = error
+            logger.error("benchmark %s is lost: %s", request.request_id, error)
+        except Exception as error:
+            # The one thread that measures must outlive a defect; the caller and the log learn of it.
+            logger.exception("benchmark %s hit a defect of the agent", request.request_id)
+            outcome = JobCrashedError(f"the agent failed on the benchmark: {error!r}; its log tells more")
+        finally:
+            self._models.let_go(request.model_sha256)
+        with self._changed:
+            self._running = None
+            self._timing = False
+            if self._stopping and isinstance(outcome, Failed):
+                outcome = AgentStoppingError("the agent shut down while the benchmark ran; ask again")
+            if isinstance(outcome, CallError):
+                job.error = outcome
+                self._changed.notify_all()
+            else:
+                self._announce(job, outcome)
+            self._announce_positions()
+
+    def _measure(self, job: Job) -> Finished:
+        request = job.request
+
+        def on_phase(phase: Phase) -> None:
+            self._announce(job, Progress(phase=phase))
+
+        assert job.model_path is not None
+        record = self._measurer.measure(request, job.model_path, job.stop, on_phase)
+        entry = history_entry(request, record)
+        self._history.add(entry)
+        median_ms = record.measurement.latency.median_ms
+        logger.info("benchmark %s ends with a median of %.3f ms", request.request_id, median_ms)
+        return Finished(record=entry.record)
+
+
+def unknown(request_id: str) -> BenchmarkNotFoundError:
+    """Return the error for a request id that no job or record has."""
+    return BenchmarkNotFoundError(
+        f"this agent knows no benchmark with request id '{request_id}'; ListBenchmarks shows those it has"
+    )
+
+
+def _cancelled(job: Job) -> Failed:
+    return Failed(
+        request_id=job.request.request_id,
+        reason=FailureReason.CANCELLED,
+        message="the benchmark was cancelled while it waited",
+    )

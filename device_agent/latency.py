@@ -1,0 +1,75 @@
+"""Statistics of one series of latencies."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# One definition for both sides: the worker decides by these when to stop, the agent reports them.
+from device_agent.worker import median, median_interval, quantile
+
+# A percentile is reported once enough samples lie beyond it to bound it with 99 % confidence.
+# Source: MLPerf Inference, single-stream early stopping.
+P90_MIN_SAMPLES = 64
+P99_MIN_SAMPLES = 662
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySummary:
+    """Statistics in milliseconds; a percentile with too few samples behind it is None."""
+
+    median_ms: float
+    median_ci_low_ms: float
+    median_ci_high_ms: float
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    mad_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
+    mild_outliers: int
+    severe_outliers: int
+    samples: int
+
+
+def summarise(samples_ms: Sequence[float]) -> LatencySummary:
+    """Return the statistics of a series. Outliers are counted, never removed.
+
+    Args:
+        samples_ms: Latencies in the order they were taken, shape (n_samples,), at least one.
+
+    Raises:
+        ValueError: If there is no sample.
+    """
+    if not samples_ms:
+        raise ValueError("no samples to summarise; expected at least one latency")
+    ordered = sorted(samples_ms)
+    middle = median(ordered)
+    low, high = median_interval(samples_ms)
+    mild, severe = count_outliers(ordered)
+    return LatencySummary(
+        median_ms=middle,
+        median_ci_low_ms=low,
+        median_ci_high_ms=high,
+        # fsum rounds once; clamping repairs the last bit that the division may still lose.
+        mean_ms=min(max(math.fsum(ordered) / len(ordered), ordered[0]), ordered[-1]),
+        min_ms=ordered[0],
+        max_ms=ordered[-1],
+        mad_ms=median([abs(sample - middle) for sample in ordered]),
+        p90_ms=quantile(ordered, 0.90) if len(ordered) >= P90_MIN_SAMPLES else None,
+        p99_ms=quantile(ordered, 0.99) if len(ordered) >= P99_MIN_SAMPLES else None,
+        mild_outliers=mild,
+        severe_outliers=severe,
+        samples=len(ordered),
+    )
+
+
+def count_outliers(samples: Sequence[float]) -> tuple[int, int]:
+    """Return how many samples are mild and how many are severe outliers by Tukey's fences.
+
+    A sample is mild between 1.5 and 3 interquartile ranges outside the quartiles, severe beyond.
+    """
+    lower, upper = quantile(samples, 0.25), quantile(samples, 0.75)
+    spread = upper - lower
+    severe = sum(not lower - 3.0 * spread <= sample <= upper + 3.0 * spread for sample in samples)
+    outside = sum(not lower - 1.5 * spread <= sample <= upper + 1.5 * spread for sample in samples)
+    return outside - severe, severe

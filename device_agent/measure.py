@@ -1,0 +1,154 @@
+"""Turns one request into one record: keeps a worker ready, drives it, and puts its figures in context."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from device_agent.benchmark import (
+    BenchmarkRecord,
+    BenchmarkRequest,
+    FailureReason,
+    Flag,
+    Measurement,
+    ModelFormat,
+    Phase,
+    RuntimeDescription,
+)
+from device_agent.conditions import Conditions, read_conditions
+from device_agent.errors import BenchmarkFailedError, RuntimeUnavailableError
+from device_agent.latency import summarise
+from device_agent.worker_process import StopSignal, WorkerProcess, WorkerResult
+
+ENERGY_ABSENT_REASON = "this agent reads no power sensor yet"
+
+
+class Measurer:
+    """Measures models in fresh workers. One thread drives it; `runtime()` may be called from any."""
+
+    def __init__(self, *, worker_python: str, job_timeout_s: float, root: Path = Path("/")) -> None:
+        self._worker_python = worker_python
+        self._job_timeout_s = job_timeout_s
+        self._root = root
+        self._spare: WorkerProcess | None = None
+        self._lookup = threading.Condition()
+        self._runtime: RuntimeDescription | RuntimeUnavailableError | None = None
+
+    def prepare(self) -> None:
+        """Start the next job's worker unless it already waits, so that a job finds its runtime imported.
+
+        Raises:
+            RuntimeUnavailableError: If the worker's Python or its runtime is not there.
+        """
+        if self._spare is not None and self._spare.alive():
+            return
+        self.release()
+        try:
+            worker = WorkerProcess(self._worker_python)
+            try:
+                found = worker.greet()
+            except RuntimeUnavailableError:
+                worker.close()
+                raise
+        except RuntimeUnavailableError as error:
+            self._set_runtime(error)
+            raise
+        self._spare = worker
+        self._set_runtime(found)
+
+    def release(self) -> None:
+        """Let the waiting worker go, so that an idle agent costs the board little memory."""
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+    def runtime(self) -> RuntimeDescription:
+        """Return the runtime that workers use, waiting for the first worker to tell.
+
+        Raises:
+            RuntimeUnavailableError: If the last worker could not be started.
+        """
+        with self._lookup:
+            self._lookup.wait_for(lambda: self._runtime is not None)
+            if isinstance(self._runtime, RuntimeDescription):
+                return self._runtime
+            raise RuntimeUnavailableError(str(self._runtime))
+
+    def _set_runtime(self, found: RuntimeDescription | RuntimeUnavailableError) -> None:
+        with self._lookup:
+            self._runtime = found
+            self._lookup.notify_all()
+
+    def measure(
+        self,
+        request: BenchmarkRequest,
+        model_path: Path,
+        stop: StopSignal,
+        on_phase: Callable[[Phase], None],
+    ) -> BenchmarkRecord:
+        """Measure one model in a worker of its own.
+
+        Args:
+            request: What to measure and how.
+            model_path: The model's file.
+            stop: Ends the job from another thread.
+            on_phase: Called, from this thread, at the start of every phase.
+
+        Raises:
+            BenchmarkFailedError: If the model cannot be measured or the job was ended.
+            RuntimeUnavailableError: If no worker can be started.
+        """
+        started_at = datetime.now(timezone.utc)
+        self.prepare()
+        worker, self._spare = self._spare, None
+        assert worker is not None
+        try:
+            stop.attach(worker)
+            before = read_conditions(self._root)
+            result = worker.measure(request, model_path, self._job_timeout_s, on_phase)
+            after = read_conditions(self._root)
+        except BenchmarkFailedError as error:
+            if stop.requested and error.reason is FailureReason.WORKER_DIED:
+                raise BenchmarkFailedError(
+                    FailureReason.CANCELLED, "the benchmark was cancelled while it ran"
+                ) from error
+            raise
+        finally:
+            stop.detach()
+            worker.close()
+        runtime = self.runtime()
+        return BenchmarkRecord(
+            request_id=request.request_id,
+            model_sha256=request.model_sha256,
+            model_name=request.model_name,
+            model_format=ModelFormat.ONNX,
+            spec=replace(request.spec, input_shapes=result.input_shapes),
+            started_at=started_at,
+            finished_at=datetime.now(timezone.utc),
+            measurement=_measurement(result, f"{runtime.library} {runtime.version}", before, after),
+        )
+
+
+def _measurement(
+    result: WorkerResult, runtime_version: str, before: Conditions, after: Conditions
+) -> Measurement:
+    flags = []
+    if not result.interval_reached:
+        flags.append(Flag.CI_NOT_REACHED)
+    if result.warmup_capped:
+        flags.append(Flag.WARMUP_CAP)
+    return Measurement(
+        latency=summarise(result.samples_ms),
+        load_ms=result.load_ms,
+        first_inference_ms=result.first_inference_ms,
+        warmup_ms=result.warmup_ms,
+        samples_ms=result.samples_ms,
+        memory=result.memory,
+        energy_absent_reason=ENERGY_ABSENT_REASON,
+        before=before,
+        after=after,
+        flags=tuple(flags),
+        runtime_version=runtime_version,
+        provider=result.provider,
+    )

@@ -1,0 +1,208 @@
+"""Puts the agent together: state directory, queue, services, and the gRPC server that carries them."""
+
+import contextlib
+import fcntl
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from edgenas.v1 import (
+    benchmark_pb2,
+    benchmark_pb2_grpc,
+    device_pb2,
+    device_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from device_agent.board import describe_board
+from device_agent.errors import StartupError
+from device_agent.history import History
+from device_agent.jobs import BenchmarkQueue
+from device_agent.measure import Measurer
+from device_agent.models import ModelStore
+from device_agent.service import BenchmarkService, DeviceService, ModelService, StreamSlots
+
+logger = logging.getLogger(__name__)
+
+HISTORY_FILE = "history.sqlite"
+MODEL_LIMIT_BYTES = 2 << 30
+# Every stream that waits for its turn holds a thread; the rest answer short calls.
+THREADS = 64
+STREAM_LIMIT = 48
+SHUTDOWN_GRACE_S = 2.0
+OPTIONS = [
+    # By default Linux lets a second server share the port, and clients would reach either.
+    ("grpc.so_reuseport", 0),
+    # A record with every raw sample passes the default of 4 MiB for very small models.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", 4 << 20),
+    # A stream may be silent for minutes while a model is timed: notice dead callers, accept their pings.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """How an agent runs. `address` is HOST:PORT; port 0 takes a free one."""
+
+    address: str
+    state_dir: Path
+    worker_python: str
+    job_timeout_s: float
+    cache_limit_bytes: int
+    allow_insecure_network: bool
+
+
+@contextlib.contextmanager
+def serving(config: AgentConfig) -> Iterator[str]:
+    """Run an agent while the context is open, and yield the address it listens on.
+
+    Raises:
+        StartupError: If the address or the state directory cannot be used.
+    """
+    host, port = parse_address(config.address)
+    if not _is_loopback(host):
+        if not config.allow_insecure_network:
+            raise StartupError(
+                f"address '{config.address}' is reachable from the network and callers are not yet checked; "
+                "use 127.0.0.1, or --allow-insecure-network where everyone on the network may run models"
+            )
+        logger.warning("anyone who reaches %s can run models on this board", config.address)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_locked(config.state_dir))
+        models = _open_models(config)
+        history = stack.enter_context(contextlib.closing(History(config.state_dir / HISTORY_FILE)))
+        measurer = Measurer(worker_python=config.worker_python, job_timeout_s=config.job_timeout_s)
+        queue = BenchmarkQueue(measurer=measurer, models=models, history=history)
+        server, health_service = _build_server(measurer, models, history, queue)
+        bound_port = _bind(server, host, port)
+        queue.start()
+        server.start()
+        try:
+            yield f"{_bracketed(host)}:{bound_port}"
+        finally:
+            health_service.enter_graceful_shutdown()
+            # The queue first: it ends the streams that would otherwise hold the server for its grace.
+            queue.stop()
+            server.stop(SHUTDOWN_GRACE_S).wait()
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Return host and port of HOST:PORT; an IPv6 host stands in brackets.
+
+    Raises:
+        StartupError: If the text is no such address.
+    """
+    host, separator, port = address.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+        raise StartupError(f"address '{address}' is not HOST:PORT, e.g. 127.0.0.1:50151")
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@contextlib.contextmanager
+def _locked(state_dir: Path) -> Iterator[None]:
+    """Create the state directory where it is missing and hold it against other agents."""
+    path = state_dir / "lock"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a+", encoding="ascii")
+    except OSError as error:
+        raise StartupError(
+            f"cannot write the state directory '{state_dir}': {error.strerror}; choose another --state-dir"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise StartupError(
+                f"the state directory '{state_dir}' is in use by the agent with process id {lock.read().strip()}; "
+                "stop that agent or choose another --state-dir"
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _open_models(config: AgentConfig) -> ModelStore:
+    try:
+        return ModelStore(
+            config.state_dir / "models",
+            cache_limit_bytes=config.cache_limit_bytes,
+            model_limit_bytes=MODEL_LIMIT_BYTES,
+        )
+    except OSError as error:
+        raise StartupError(
+            f"cannot write the state directory '{config.state_dir}': {error.strerror}; choose another --state-dir"
+        ) from error
+
+
+def _build_server(
+    measurer: Measurer, models: ModelStore, history: History, queue: BenchmarkQueue
+) -> tuple[grpc.Server, health.HealthServicer]:
+    board = describe_board()
+    slots = StreamSlots(STREAM_LIMIT)
+    server = grpc.server(ThreadPoolExecutor(THREADS, thread_name_prefix="call"), options=OPTIONS)
+    device_pb2_grpc.add_DeviceServiceServicer_to_server(
+        DeviceService(board=board, measurer=measurer, models=models, queue=queue, slots=slots), server
+    )
+    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), server)
+    benchmark_pb2_grpc.add_BenchmarkServiceServicer_to_server(
+        BenchmarkService(board=board, queue=queue, history=history, slots=slots), server
+    )
+    names = [
+        file.DESCRIPTOR.services_by_name[name].full_name
+        for file, name in (
+            (device_pb2, "DeviceService"),
+            (model_pb2, "ModelService"),
+            (benchmark_pb2, "BenchmarkService"),
+        )
+    ]
+    health_service = health.HealthServicer()
+    for name in ["", *names]:
+        health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return server, health_service
+
+
+def _bind(server: grpc.Server, host: str, port: int) -> int:
+    """Bind the server and return its port."""
+    try:
+        # gRPC hides the cause of a failed bind; a plain socket tells it.
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+        return server.add_insecure_port(f"{_bracketed(host)}:{port}")
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StartupError(
+            f"cannot listen on {_bracketed(host)}:{port}: {reason}; choose another --address"
+        ) from error

@@ -1,0 +1,218 @@
+"""The three services: each method parses, asks the agent, and converts the answer."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import grpc
+from edgenas.v1 import (
+    benchmark_pb2,
+    benchmark_pb2_grpc,
+    device_pb2,
+    device_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+
+from device_agent.board import Board
+from device_agent.errors import (
+    AgentStoppingError,
+    CallError,
+    InvalidRequestError,
+    RuntimeUnavailableError,
+    TooManyStreamsError,
+)
+from device_agent.history import History
+from device_agent.jobs import BenchmarkQueue, unknown
+from device_agent.measure import Measurer
+from device_agent.models import ModelStore
+from device_agent.telemetry import TelemetrySampler
+from device_agent.wire import answers, requests
+from device_agent.wire.tables import STATUS_OF
+
+
+@contextlib.contextmanager
+def _answering(context: grpc.ServicerContext) -> Iterator[None]:
+    """End the call with the status of whatever CallError its body raises."""
+    try:
+        yield
+    except CallError as error:
+        context.abort(STATUS_OF[type(error)], str(error))
+
+
+class StreamSlots:
+    """Bounds long-lived streams: each holds a thread of the server, and short calls need some too."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._free = threading.Semaphore(limit)
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold one slot.
+
+        Raises:
+            TooManyStreamsError: If none is free.
+        """
+        if not self._free.acquire(blocking=False):
+            raise TooManyStreamsError(
+                f"{self._limit} callers already watch this agent; end some streams and ask again"
+            )
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+class DeviceService(device_pb2_grpc.DeviceServiceServicer):
+    """Who the board is and how it is doing."""
+
+    def __init__(
+        self,
+        *,
+        board: Board,
+        measurer: Measurer,
+        models: ModelStore,
+        queue: BenchmarkQueue,
+        slots: StreamSlots,
+    ) -> None:
+        self._board = board
+        self._measurer = measurer
+        self._models = models
+        self._queue = queue
+        self._slots = slots
+
+    def DescribeDevice(  # noqa: N802 (generated name)
+        self, request: device_pb2.DescribeDeviceRequest, context: grpc.ServicerContext
+    ) -> device_pb2.DescribeDeviceResponse:
+        """Describe the board."""
+        runtimes = []
+        # An agent without a usable runtime still tells what its board is.
+        with contextlib.suppress(RuntimeUnavailableError):
+            runtimes.append(self._measurer.runtime())
+        return answers.device_to_wire(self._board, runtimes, self._models.model_limit_bytes)
+
+    def WatchTelemetry(  # noqa: N802 (generated name)
+        self, request: device_pb2.WatchTelemetryRequest, context: grpc.ServicerContext
+    ) -> Iterator[device_pb2.TelemetrySample]:
+        """Stream samples, none while a model is being timed."""
+        with _answering(context):
+            interval_s = requests.interval_s_from_wire(request)
+            closed = threading.Event()
+
+            def close() -> None:
+                closed.set()
+                self._queue.wake()
+
+            if not context.add_callback(close):
+                return
+            with self._slots.taken():
+                sampler = TelemetrySampler()
+                pause_s = 0.0
+                while self._queue.pause_while_timing(closed, pause_s):
+                    yield answers.telemetry_to_wire(sampler.sample(self._queue.jobs()))
+                    pause_s = interval_s
+            if not closed.is_set():
+                raise AgentStoppingError("the agent is shutting down; watch again when it is back")
+
+
+class ModelService(model_pb2_grpc.ModelServiceServicer):
+    """The model cache."""
+
+    def __init__(self, models: ModelStore) -> None:
+        self._models = models
+
+    def HasModel(  # noqa: N802 (generated name)
+        self, request: model_pb2.HasModelRequest, context: grpc.ServicerContext
+    ) -> model_pb2.HasModelResponse:
+        """Tell whether a model is held."""
+        with _answering(context):
+            sha256 = requests.sha256_from_wire(request.sha256)
+            return model_pb2.HasModelResponse(present=self._models.size_bytes(sha256) is not None)
+
+    def UploadModel(  # noqa: N802 (generated name)
+        self,
+        request_iterator: Iterator[model_pb2.UploadModelRequest],
+        context: grpc.ServicerContext,
+    ) -> model_pb2.UploadModelResponse:
+        """Receive a model; one that is already held is answered at once, without reading its chunks."""
+        with _answering(context):
+            first = next(request_iterator, None)
+            if first is None or first.WhichOneof("part") != "header":
+                raise InvalidRequestError(
+                    "the upload does not begin with a header; send one, then the chunks"
+                )
+            header = requests.header_from_wire(first.header)
+            held_bytes = self._models.size_bytes(header.sha256)
+            if held_bytes is None:
+                with self._models.receive(header.sha256, header.size_bytes) as upload:
+                    for message in request_iterator:
+                        upload.write(requests.chunk_from_wire(message))
+            return model_pb2.UploadModelResponse(
+                sha256=header.sha256, size_bytes=held_bytes or header.size_bytes
+            )
+
+
+class BenchmarkService(benchmark_pb2_grpc.BenchmarkServiceServicer):
+    """Measurements, present and past."""
+
+    def __init__(
+        self,
+        *,
+        board: Board,
+        queue: BenchmarkQueue,
+        history: History,
+        slots: StreamSlots,
+    ) -> None:
+        self._board = board
+        self._queue = queue
+        self._history = history
+        self._slots = slots
+
+    def RunBenchmark(  # noqa: N802 (generated name)
+        self, request: benchmark_pb2.RunBenchmarkRequest, context: grpc.ServicerContext
+    ) -> Iterator[benchmark_pb2.BenchmarkEvent]:
+        """Stream a job's events, whether it is new, under way or finished."""
+        with _answering(context), self._slots.taken():
+            wanted = requests.request_from_wire(request, self._board)
+            subscription = self._queue.submit(wanted)
+            # False where the caller has already gone: the job goes on, but nobody listens.
+            if not context.add_callback(subscription.close):
+                return
+            for event in subscription:
+                yield answers.event_to_wire(event)
+
+    def CancelBenchmark(  # noqa: N802 (generated name)
+        self, request: benchmark_pb2.CancelBenchmarkRequest, context: grpc.ServicerContext
+    ) -> benchmark_pb2.CancelBenchmarkResponse:
+        """End a job."""
+        with _answering(context):
+            request_id = requests.request_id_from_wire(request.request_id)
+            return benchmark_pb2.CancelBenchmarkResponse(cancelled=self._queue.cancel(request_id))
+
+    def GetBenchmark(  # noqa: N802 (generated name)
+        self, request: benchmark_pb2.GetBenchmarkRequest, context: grpc.ServicerContext
+    ) -> benchmark_pb2.BenchmarkRecord:
+        """Return one finished benchmark."""
+        with _answering(context):
+            request_id = requests.request_id_from_wire(request.request_id)
+            found = self._history.find(request_id)
+            if found is None:
+                raise unknown(request_id)
+            return answers.record_to_wire(found[1])
+
+    def ListBenchmarks(  # noqa: N802 (generated name)
+        self, request: benchmark_pb2.ListBenchmarksRequest, context: grpc.ServicerContext
+    ) -> benchmark_pb2.ListBenchmarksResponse:
+        """Return one page of finished benchmarks."""
+        with _answering(context):
+            query = requests.page_query_from_wire(request)
+            return answers.page_to_wire(
+                self._history.page(
+                    size=query.size,
+                    token=query.token,
+                    model_sha256=query.model_sha256,
+                    runtime=query.runtime,
+                    started_after=query.started_after,
+                )
+            )

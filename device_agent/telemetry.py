@@ -1,0 +1,46 @@
+"""How the board is doing, a sample at a time."""
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import psutil
+
+from device_agent.conditions import Conditions, read_conditions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySample:
+    """The board at one moment. `cpu_percent` covers all cores since the sample before; None at first."""
+
+    time: datetime
+    conditions: Conditions
+    cpu_percent: float | None
+    queued_jobs: int
+
+
+class TelemetrySampler:
+    """Takes the samples of one watcher."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._last: tuple[float, float] | None = None
+
+    def sample(self, queued_jobs: int) -> TelemetrySample:
+        """Return the board's state now."""
+        return TelemetrySample(
+            time=datetime.now(timezone.utc),
+            conditions=read_conditions(self._root),
+            cpu_percent=self._cpu_percent(),
+            queued_jobs=queued_jobs,
+        )
+
+    def _cpu_percent(self) -> float | None:
+        times = psutil.cpu_times()
+        total_s = sum(times)
+        idle_s = times.idle + getattr(times, "iowait", 0.0)
+        last, self._last = self._last, (total_s, idle_s)
+        if last is None or total_s <= last[0]:
+            return None
+        busy_share = 1 - (idle_s - last[1]) / (total_s - last[0])
+        return 100 * min(max(busy_share, 0.0), 1.0)

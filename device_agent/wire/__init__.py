@@ -1,0 +1,1 @@
+"""The one place where protobuf messages become the agent's own types, and back."""

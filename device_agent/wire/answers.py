@@ -1,0 +1,249 @@
+"""Answers to the wire, and what the history keeps of them."""
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+from edgenas.v1 import benchmark_pb2, device_pb2, measurement_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from device_agent import __version__
+from device_agent.benchmark import (
+    BenchmarkRecord,
+    BenchmarkRequest,
+    BenchmarkSpec,
+    Event,
+    Failed,
+    Finished,
+    InputShape,
+    Measurement,
+    MemoryUsage,
+    Progress,
+    Queued,
+    RuntimeDescription,
+    Started,
+)
+from device_agent.board import Board
+from device_agent.conditions import Conditions
+from device_agent.history import HistoryEntry, Page
+from device_agent.latency import LatencySummary
+from device_agent.telemetry import TelemetrySample
+from device_agent.wire.tables import (
+    FLAGS_TO_WIRE,
+    FORMATS_TO_WIRE,
+    MODES,
+    MODES_TO_WIRE,
+    PHASES_TO_WIRE,
+    REASONS_TO_WIRE,
+)
+
+PROTOCOL_VERSION = 1
+
+
+def device_to_wire(
+    board: Board, runtimes: Sequence[RuntimeDescription], model_limit_bytes: int
+) -> device_pb2.DescribeDeviceResponse:
+    """Return the board's description."""
+    return device_pb2.DescribeDeviceResponse(
+        protocol_version=PROTOCOL_VERSION,
+        agent_version=__version__,
+        hostname=board.hostname,
+        board_model=board.board_model,
+        cpu_model=board.cpu_model,
+        machine=board.machine,
+        os_name=board.os_name,
+        kernel_release=board.kernel_release,
+        python_version=board.python_version,
+        physical_cores=board.physical_cores,
+        logical_cores=board.logical_cores,
+        memory_bytes=board.memory_bytes,
+        runtimes=[
+            device_pb2.RuntimeDescription(
+                name=runtime.name, version=runtime.version, providers=runtime.providers
+            )
+            for runtime in runtimes
+        ],
+        boot_id=board.boot_id,
+        model_size_limit_bytes=model_limit_bytes,
+    )
+
+
+def telemetry_to_wire(sample: TelemetrySample) -> device_pb2.TelemetrySample:
+    """Return one telemetry sample."""
+    return device_pb2.TelemetrySample(
+        time=_timestamp(sample.time),
+        temperature_c=sample.conditions.temperature_c,
+        clock_mhz=sample.conditions.clock_mhz,
+        cpu_percent=sample.cpu_percent,
+        load_average_1min=sample.conditions.load_average_1min,
+        available_memory_bytes=sample.conditions.available_memory_bytes,
+        queued_jobs=sample.queued_jobs,
+    )
+
+
+def event_to_wire(event: Event) -> benchmark_pb2.BenchmarkEvent:
+    """Return one event of a job."""
+    if isinstance(event, Queued):
+        return benchmark_pb2.BenchmarkEvent(queued=benchmark_pb2.BenchmarkQueued(position=event.position))
+    if isinstance(event, Started):
+        return benchmark_pb2.BenchmarkEvent(started=benchmark_pb2.BenchmarkStarted())
+    if isinstance(event, Progress):
+        phase = PHASES_TO_WIRE[event.phase]
+        return benchmark_pb2.BenchmarkEvent(progress=benchmark_pb2.BenchmarkProgress(phase=phase))
+    if isinstance(event, Finished):
+        return benchmark_pb2.BenchmarkEvent(result=record_to_wire(event.record))
+    return benchmark_pb2.BenchmarkEvent(failure=_failure(event))
+
+
+def _failure(event: Failed) -> benchmark_pb2.BenchmarkFailure:
+    return benchmark_pb2.BenchmarkFailure(
+        request_id=event.request_id, reason=REASONS_TO_WIRE[event.reason], message=event.message
+    )
+
+
+def record_to_wire(encoded: bytes) -> benchmark_pb2.BenchmarkRecord:
+    """Return a record as the history keeps it."""
+    return benchmark_pb2.BenchmarkRecord.FromString(encoded)
+
+
+def page_to_wire(page: Page) -> benchmark_pb2.ListBenchmarksResponse:
+    """Return one page of the history."""
+    return benchmark_pb2.ListBenchmarksResponse(
+        benchmarks=[record_to_wire(summary) for summary in page.summaries],
+        next_page_token=page.next_token,
+    )
+
+
+def history_entry(request: BenchmarkRequest, record: BenchmarkRecord) -> HistoryEntry:
+    """Return what the history keeps of a finished benchmark."""
+    message = _record(record)
+    encoded = message.SerializeToString()
+    message.measurement.ClearField("samples_ms")
+    message.measurement.ClearField("warmup_ms")
+    return HistoryEntry(
+        request_id=record.request_id,
+        model_sha256=record.model_sha256,
+        runtime=record.spec.runtime,
+        started_at=record.started_at,
+        request=encode_request(request),
+        summary=message.SerializeToString(),
+        record=encoded,
+    )
+
+
+def encode_request(request: BenchmarkRequest) -> bytes:
+    """Return what was asked as bytes; `decode_request` is its inverse."""
+    return benchmark_pb2.RunBenchmarkRequest(
+        request_id=request.request_id,
+        model_sha256=request.model_sha256,
+        model_name=request.model_name,
+        spec=_spec(request.spec),
+    ).SerializeToString()
+
+
+def decode_request(encoded: bytes) -> BenchmarkRequest:
+    """Return what was asked from the bytes that `encode_request` made."""
+    message = benchmark_pb2.RunBenchmarkRequest.FromString(encoded)
+    spec = message.spec
+    return BenchmarkRequest(
+        request_id=message.request_id,
+        model_sha256=message.model_sha256,
+        model_name=message.model_name,
+        spec=BenchmarkSpec(
+            runtime=spec.runtime,
+            threads=spec.threads,
+            input_shapes=tuple(
+                InputShape(name=shape.name, dimensions=tuple(shape.dimensions)) for shape in spec.input_shapes
+            ),
+            seed=spec.seed,
+            mode=MODES[spec.mode],
+        ),
+    )
+
+
+def _record(record: BenchmarkRecord) -> benchmark_pb2.BenchmarkRecord:
+    return benchmark_pb2.BenchmarkRecord(
+        request_id=record.request_id,
+        model_sha256=record.model_sha256,
+        model_name=record.model_name,
+        model_format=FORMATS_TO_WIRE[record.model_format],
+        spec=_spec(record.spec),
+        started_at=_timestamp(record.started_at),
+        finished_at=_timestamp(record.finished_at),
+        measurement=_measurement(record.measurement),
+    )
+
+
+def _spec(spec: BenchmarkSpec) -> benchmark_pb2.BenchmarkSpec:
+    return benchmark_pb2.BenchmarkSpec(
+        runtime=spec.runtime,
+        threads=spec.threads,
+        input_shapes=[
+            benchmark_pb2.InputShape(name=shape.name, dimensions=shape.dimensions)
+            for shape in spec.input_shapes
+        ],
+        seed=spec.seed,
+        mode=MODES_TO_WIRE[spec.mode],
+    )
+
+
+def _measurement(measurement: Measurement) -> measurement_pb2.Measurement:
+    return measurement_pb2.Measurement(
+        latency=_latency(measurement.latency),
+        load_ms=measurement.load_ms,
+        first_inference_ms=measurement.first_inference_ms,
+        warmup_ms=measurement.warmup_ms,
+        samples_ms=measurement.samples_ms,
+        memory=_memory(measurement.memory),
+        energy_absent_reason=measurement.energy_absent_reason,
+        before=_conditions(measurement.before),
+        after=_conditions(measurement.after),
+        flags=[FLAGS_TO_WIRE[flag] for flag in measurement.flags],
+        runtime_version=measurement.runtime_version,
+        provider=measurement.provider,
+    )
+
+
+def _latency(latency: LatencySummary) -> measurement_pb2.LatencyStatistics:
+    return measurement_pb2.LatencyStatistics(
+        median_ms=latency.median_ms,
+        median_ci_low_ms=latency.median_ci_low_ms,
+        median_ci_high_ms=latency.median_ci_high_ms,
+        mean_ms=latency.mean_ms,
+        min_ms=latency.min_ms,
+        max_ms=latency.max_ms,
+        mad_ms=latency.mad_ms,
+        p90_ms=latency.p90_ms,
+        p99_ms=latency.p99_ms,
+        mild_outliers=latency.mild_outliers,
+        severe_outliers=latency.severe_outliers,
+        samples=latency.samples,
+    )
+
+
+def _memory(memory: MemoryUsage) -> measurement_pb2.MemoryUsage:
+    return measurement_pb2.MemoryUsage(
+        baseline_bytes=memory.baseline_bytes,
+        after_load_bytes=memory.after_load_bytes,
+        after_first_inference_bytes=memory.after_first_inference_bytes,
+        after_last_inference_bytes=memory.after_last_inference_bytes,
+        peak_bytes=memory.peak_bytes,
+        pss_bytes=memory.pss_bytes,
+        method=memory.method,
+    )
+
+
+def _conditions(conditions: Conditions) -> measurement_pb2.Conditions:
+    return measurement_pb2.Conditions(
+        temperature_c=conditions.temperature_c,
+        clock_mhz=conditions.clock_mhz,
+        governor=conditions.governor,
+        load_average_1min=conditions.load_average_1min,
+        available_memory_bytes=conditions.available_memory_bytes,
+        cpu_pressure_percent=conditions.cpu_pressure_percent,
+    )
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(time.astimezone(timezone.utc))
+    return message

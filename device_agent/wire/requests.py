@@ -1,0 +1,185 @@
+"""Requests from the wire: everything is checked here, and trusted behind it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from edgenas.v1 import benchmark_pb2, device_pb2, model_pb2
+
+from device_agent.benchmark import BenchmarkRequest, BenchmarkSpec, InputShape
+from device_agent.board import Board
+from device_agent.errors import InvalidRequestError
+from device_agent.wire.tables import FORMATS, MODES
+
+KNOWN_RUNTIMES = ("onnx",)
+CHUNK_LIMIT_BYTES = 1 << 20
+DEFAULT_PAGE_SIZE = 50
+PAGE_SIZE_LIMIT = 500
+DEFAULT_INTERVAL_MS = 1000
+MIN_INTERVAL_MS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadHeader:
+    """What a client announces of a model."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageQuery:
+    """Which finished benchmarks a caller wants; empty or None filters nothing."""
+
+    size: int
+    token: str
+    model_sha256: str
+    runtime: str
+    started_after: datetime | None
+
+
+def request_id_from_wire(text: str) -> str:
+    """Return a valid request id.
+
+    Raises:
+        InvalidRequestError: If it is not 1 to 128 of the allowed characters.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", text):
+        raise InvalidRequestError(
+            f"request_id is '{text[:140]}'; expected 1 to 128 characters of A-Z a-z 0-9 . _ : -"
+        )
+    return text
+
+
+def sha256_from_wire(text: str) -> str:
+    """Return a valid sha256.
+
+    Raises:
+        InvalidRequestError: If it is not 64 lower-case hexadecimal digits.
+    """
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise InvalidRequestError(
+            f"sha256 is '{text[:80]}'; expected 64 lower-case hexadecimal digits, as sha256sum prints them"
+        )
+    return text
+
+
+def request_from_wire(message: benchmark_pb2.RunBenchmarkRequest, board: Board) -> BenchmarkRequest:
+    """Return a valid request with its number of threads filled in.
+
+    Raises:
+        InvalidRequestError: If a field is not acceptable on this board.
+    """
+    spec = message.spec
+    if spec.runtime not in KNOWN_RUNTIMES:
+        raise InvalidRequestError(
+            f"spec.runtime is '{spec.runtime}'; this agent has {', '.join(KNOWN_RUNTIMES)}"
+        )
+    if spec.threads > board.logical_cores:
+        raise InvalidRequestError(
+            f"spec.threads is {spec.threads}, this board has {board.logical_cores} logical cores; "
+            f"ask for 1 to {board.logical_cores}, or 0 for its {board.physical_cores} physical cores"
+        )
+    if spec.mode not in MODES:
+        raise InvalidRequestError(
+            f"spec.mode is {spec.mode}; expected MEASUREMENT_MODE_SEARCH or MEASUREMENT_MODE_FULL"
+        )
+    return BenchmarkRequest(
+        request_id=request_id_from_wire(message.request_id),
+        model_sha256=sha256_from_wire(message.model_sha256),
+        model_name=message.model_name,
+        spec=BenchmarkSpec(
+            runtime=spec.runtime,
+            threads=spec.threads or board.physical_cores,
+            input_shapes=_shapes_from_wire(spec.input_shapes),
+            seed=spec.seed,
+            mode=MODES[spec.mode],
+        ),
+    )
+
+
+def _shapes_from_wire(messages: Sequence[benchmark_pb2.InputShape]) -> tuple[InputShape, ...]:
+    shapes: dict[str, InputShape] = {}
+    for message in messages:
+        if not message.name or message.name in shapes:
+            raise InvalidRequestError(
+                f"spec.input_shapes names the input '{message.name}' twice or not at all; name each once"
+            )
+        if not all(message.dimensions):
+            raise InvalidRequestError(
+                f"spec.input_shapes gives '{message.name}' the sizes {list(message.dimensions)}; "
+                "expected each to be at least 1"
+            )
+        shapes[message.name] = InputShape(name=message.name, dimensions=tuple(message.dimensions))
+    return tuple(shapes[name] for name in sorted(shapes))
+
+
+def header_from_wire(message: model_pb2.UploadModelHeader) -> UploadHeader:
+    """Return a valid header.
+
+    Raises:
+        InvalidRequestError: If a field is not acceptable.
+    """
+    if message.format not in FORMATS:
+        raise InvalidRequestError(
+            f"header.format is {message.format}; this agent loads MODEL_FORMAT_ONNX, export the model to ONNX"
+        )
+    if not message.size_bytes:
+        raise InvalidRequestError("header.size_bytes is 0; expected the size of the whole file")
+    return UploadHeader(sha256=sha256_from_wire(message.sha256), size_bytes=message.size_bytes)
+
+
+def chunk_from_wire(message: model_pb2.UploadModelRequest) -> bytes:
+    """Return the piece of the file that a message carries.
+
+    Raises:
+        InvalidRequestError: If it carries none or one that is too large.
+    """
+    if message.WhichOneof("part") != "chunk":
+        raise InvalidRequestError(
+            "a message after the header carries no chunk; send the header once, then chunks"
+        )
+    if len(message.chunk) > CHUNK_LIMIT_BYTES:
+        raise InvalidRequestError(
+            f"a chunk has {len(message.chunk)} bytes; send at most {CHUNK_LIMIT_BYTES} in each"
+        )
+    return message.chunk
+
+
+def page_query_from_wire(message: benchmark_pb2.ListBenchmarksRequest) -> PageQuery:
+    """Return a valid query with its page size filled in.
+
+    Raises:
+        InvalidRequestError: If a field is not acceptable.
+    """
+    if message.page_size > PAGE_SIZE_LIMIT:
+        raise InvalidRequestError(
+            f"page_size is {message.page_size}; ask for at most {PAGE_SIZE_LIMIT} and follow next_page_token"
+        )
+    started_after = None
+    if message.HasField("started_after"):
+        try:
+            started_after = message.started_after.ToDatetime(tzinfo=timezone.utc)
+        except ValueError as error:
+            raise InvalidRequestError(f"started_after is no time: {error}") from error
+    return PageQuery(
+        size=message.page_size or DEFAULT_PAGE_SIZE,
+        token=message.page_token,
+        model_sha256=sha256_from_wire(message.model_sha256) if message.model_sha256 else "",
+        runtime=message.runtime,
+        started_after=started_after,
+    )
+
+
+def interval_s_from_wire(message: device_pb2.WatchTelemetryRequest) -> float:
+    """Return the time between telemetry samples in seconds.
+
+    Raises:
+        InvalidRequestError: If it is too short.
+    """
+    if 0 < message.interval_ms < MIN_INTERVAL_MS:
+        raise InvalidRequestError(
+            f"interval_ms is {message.interval_ms}; ask for at least {MIN_INTERVAL_MS}, or 0 for {DEFAULT_INTERVAL_MS}"
+        )
+    return (message.interval_ms or DEFAULT_INTERVAL_MS) / 1000
