@@ -1,0 +1,255 @@
+"""Talking to one agent: deadlines on every call, patience where the link or the agent is away for a while."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import TypeVar
+
+import grpc
+from edgenas.v1 import (
+    benchmark_pb2,
+    benchmark_pb2_grpc,
+    device_pb2,
+    device_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+
+from controller.core.errors import BenchmarkFailedError, DeviceError, DeviceUnreachableError, NotFoundError
+from controller.core.measurement import ExportedModel, Measurement, MeasurementMode
+from controller.devices import conversion
+from controller.devices.description import DeviceDescription
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PROTOCOL_VERSION = 1
+_DEADLINE_S = 15.0
+_SLOWEST_UPLOAD_BYTES_PER_S = 250_000
+_CHUNK_BYTES = 1 << 20
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+class DeviceClient:
+    """A connection to the agent of one board.
+
+    Args:
+        name: What the user calls the device; it stands in messages.
+        address: `HOST:PORT` of its agent.
+        patience_s: How long to go on trying while the agent gives no answer.
+        revive: Called before each new try; a host that started the agent itself starts it again.
+    """
+
+    def __init__(
+        self, name: str, address: str, patience_s: float = 300.0, revive: Callable[[], object] = lambda: None
+    ) -> None:
+        self.name = name
+        self._address = address
+        self._patience_s = patience_s
+        self._revive = revive
+        # No global pool: a proxy that a company sets in the environment cannot reach a board on the bench.
+        self._channel = grpc.insecure_channel(address, options=(*_OPTIONS, ("grpc.enable_http_proxy", 0)))
+        self._devices = device_pb2_grpc.DeviceServiceStub(self._channel)
+        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._benchmarks = benchmark_pb2_grpc.BenchmarkServiceStub(self._channel)
+
+    def __enter__(self) -> "DeviceClient":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def describe(self) -> DeviceDescription:
+        """Return what the board is made of.
+
+        Raises:
+            DeviceUnreachableError: If it stays away.
+            DeviceError: If its agent speaks another version of the wire format.
+        """
+        found = conversion.description(
+            self._patiently(
+                lambda: self._devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=_DEADLINE_S)
+            )
+        )
+        if found.protocol_version != PROTOCOL_VERSION:
+            raise DeviceError(
+                f"device {self.name!r} speaks version {found.protocol_version} of the wire format (agent {found.agent_version}); "
+                f"this host speaks version {PROTOCOL_VERSION}; install the same edgenas on both"
+            )
+        return found
+
+    def measure(
+        self,
+        model: ExportedModel,
+        *,
+        request_id: str,
+        model_name: str,
+        mode: MeasurementMode,
+        threads: int = 0,
+        input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        on_event: Callable[[str], object] = lambda _: None,
+    ) -> Measurement:
+        """Return the model's figures on this board, waiting for its turn.
+
+        Asking again with the same request id, after a lost connection or a crash of either side, returns
+        what was measured before where the agent still has it.
+
+        Args:
+            model: What to measure; sent once, then known by its digest.
+            request_id: Names this measurement.
+            model_name: For people who read the agent's history.
+            mode: How thorough to be.
+            threads: Threads inside one operator; 0 for the number of physical cores.
+            input_shapes: Shapes for inputs whose axes the model leaves open.
+            on_event: Told in a few words what happens.
+
+        Raises:
+            DeviceUnreachableError: If the agent stays away.
+            BenchmarkFailedError: If the agent could not measure the model.
+        """
+        shapes = [
+            benchmark_pb2.InputShape(name=name, dimensions=shape)
+            for name, shape in (input_shapes or {}).items()
+        ]
+        request = benchmark_pb2.RunBenchmarkRequest(
+            request_id=request_id,
+            model_sha256=model.sha256,
+            model_name=model_name,
+            spec=benchmark_pb2.BenchmarkSpec(
+                runtime=model.format.value, threads=threads, input_shapes=shapes, mode=conversion.MODES[mode]
+            ),
+        )
+
+        def attempt() -> Measurement:
+            self._upload(model)
+            return self._run(request, on_event)
+
+        return self._patiently(attempt)
+
+    def benchmarks(
+        self,
+        *,
+        model_sha256: str = "",
+        runtime: str = "",
+        started_after: datetime | None = None,
+        limit: int = 50,
+    ) -> list[Measurement]:
+        """Return past benchmarks of the board, newest first, without raw samples.
+
+        Args:
+            model_sha256: Only this model; empty for all.
+            runtime: Only this runtime; empty for all.
+            started_after: Only benchmarks started then or later; None for all.
+            limit: At most this many.
+
+        Raises:
+            DeviceUnreachableError: If the agent stays away.
+        """
+        request = benchmark_pb2.ListBenchmarksRequest(model_sha256=model_sha256, runtime=runtime)
+        if started_after is not None:
+            request.started_after.FromDatetime(started_after)
+        found: list[Measurement] = []
+        while len(found) < limit:
+            request.page_size = min(500, limit - len(found))
+            page = self._patiently(lambda: self._benchmarks.ListBenchmarks(request, timeout=_DEADLINE_S))
+            found += [conversion.measurement(record) for record in page.benchmarks]
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+        return found
+
+    def benchmark(self, request_id: str) -> Measurement:
+        """Return one past benchmark with its raw samples.
+
+        Raises:
+            NotFoundError: If the board has none of this id.
+            DeviceUnreachableError: If the agent stays away.
+        """
+        request = benchmark_pb2.GetBenchmarkRequest(request_id=request_id)
+        return conversion.measurement(
+            self._patiently(lambda: self._benchmarks.GetBenchmark(request, timeout=_DEADLINE_S))
+        )
+
+    def _upload(self, model: ExportedModel) -> None:
+        known = self._models.HasModel(model_pb2.HasModelRequest(sha256=model.sha256), timeout=_DEADLINE_S)
+        if known.present:
+            return
+
+        def parts() -> Iterator[model_pb2.UploadModelRequest]:
+            header = model_pb2.UploadModelHeader(
+                sha256=model.sha256, format=conversion.FORMATS[model.format], size_bytes=len(model.data)
+            )
+            yield model_pb2.UploadModelRequest(header=header)
+            for start in range(0, len(model.data), _CHUNK_BYTES):
+                yield model_pb2.UploadModelRequest(chunk=model.data[start : start + _CHUNK_BYTES])
+
+        deadline_s = 60 + len(model.data) / _SLOWEST_UPLOAD_BYTES_PER_S
+        self._models.UploadModel(parts(), timeout=deadline_s)
+
+    def _run(
+        self, request: benchmark_pb2.RunBenchmarkRequest, on_event: Callable[[str], object]
+    ) -> Measurement:
+        """Return the job's figures. No deadline: a queue may be long, and keep-alives notice a lost link."""
+        for event in self._benchmarks.RunBenchmark(request):
+            match event.WhichOneof("event"):
+                case "queued":
+                    on_event(f"{event.queued.position} ahead in the queue")
+                case "started":
+                    on_event("started")
+                case "progress":
+                    phase = benchmark_pb2.BenchmarkPhase.Name(event.progress.phase)
+                    on_event(phase.removeprefix("BENCHMARK_PHASE_").replace("_", " ").lower())
+                case "failure":
+                    raise BenchmarkFailedError(
+                        f"device {self.name!r} could not measure {request.model_name!r}: {event.failure.message}"
+                    )
+                case "result":
+                    return conversion.measurement(event.result)
+        raise DeviceError(
+            f"device {self.name!r} ended job {request.request_id} without a result; update its agent"
+        )
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Return what call returns, trying again with growing pauses while the agent gives no answer."""
+        started = time.monotonic()
+        wait_s = _FIRST_WAIT_S
+        while True:
+            try:
+                return call()
+            except grpc.RpcError as error:
+                code, details = error.code(), error.details()
+                if code is grpc.StatusCode.NOT_FOUND:
+                    raise NotFoundError(f"device {self.name!r}: {details}") from error
+                if code not in _AWAY:
+                    raise DeviceError(
+                        f"device {self.name!r} refused: {details} ({code.name.lower()})"
+                    ) from error
+                left_s = self._patience_s - (time.monotonic() - started)
+                if left_s <= 0:
+                    raise DeviceUnreachableError(
+                        f"device {self.name!r} at {self._address} gave no answer for {self._patience_s:.0f} s: {details}; "
+                        "check that it is switched on and `edgenas-agent serve` runs there"
+                    ) from error
+            logger.warning("device %r gives no answer; trying again for another %.0f s", self.name, left_s)
+            # Spread out, so that several hosts that lost one board do not come back all at once.
+            time.sleep(min(left_s, wait_s * random.uniform(0.8, 1.2)))
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            self._revive()

@@ -1,0 +1,122 @@
+"""The boards a user has named, in `devices.json` in the EdgeNAS home."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.core.errors import ConfigurationError, NotFoundError
+
+LOCAL = "local"
+"""Name of the machine the host runs on; it needs no registration."""
+
+DEFAULT_PORT = 50151
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+)(:(?P<port>\d{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredDevice:
+    """A board and where its agent listens."""
+
+    name: str
+    address: str
+
+
+def parse_address(text: str) -> str:
+    """Return `HOST:PORT` for `HOST` or `HOST:PORT`; an IPv6 host stands in brackets.
+
+    Raises:
+        ConfigurationError: If text is neither.
+    """
+    match = _ADDRESS.fullmatch(text)
+    port = int(match["port"] or DEFAULT_PORT) if match else 0
+    if match is None or not 0 < port < 65536:
+        raise ConfigurationError(
+            f"address {text!r} is not understood; expected HOST or HOST:PORT, e.g. pi4.lan:{DEFAULT_PORT}"
+        )
+    return f"{match['host']}:{port}"
+
+
+class DeviceRegistry:
+    """Reads and writes the file at once, so that several processes may share it.
+
+    Args:
+        path: The file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def devices(self) -> list[RegisteredDevice]:
+        """Return all registered devices by name."""
+        return [
+            RegisteredDevice(name=name, address=address) for name, address in sorted(self._read().items())
+        ]
+
+    def add(self, name: str, address: str) -> RegisteredDevice:
+        """Register a device.
+
+        Raises:
+            ConfigurationError: If the name or address is malformed, or the name is taken.
+        """
+        if name == LOCAL or not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"device name {name!r} cannot be used; expected letters, digits, '.', '_' and '-', and not '{LOCAL}'"
+            )
+        known = self._read()
+        if name in known:
+            raise ConfigurationError(
+                f"device {name!r} is registered at {known[name]}; remove it first or choose another --name"
+            )
+        device = RegisteredDevice(name=name, address=parse_address(address))
+        self._write({**known, name: device.address})
+        return device
+
+    def remove(self, name: str) -> None:
+        """Forget a device.
+
+        Raises:
+            NotFoundError: If it is not registered.
+        """
+        known = dict(self._read())
+        del known[self.find(name).name]
+        self._write(known)
+
+    def find(self, name: str) -> RegisteredDevice:
+        """Return a registered device.
+
+        Raises:
+            NotFoundError: If there is none of this name.
+        """
+        known = self._read()
+        if name not in known:
+            names = ", ".join([LOCAL, *sorted(known)])
+            raise NotFoundError(
+                f"device {name!r} is not registered; expected one of {names}; `edgenas devices add HOST --name {name}` registers it"
+            )
+        return RegisteredDevice(name=name, address=known[name])
+
+    def _read(self) -> Mapping[str, str]:
+        try:
+            known: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"device registry {self._path} cannot be read: {error}; mend or remove it"
+            ) from error
+        return known
+
+    def _write(self, known: Mapping[str, str]) -> None:
+        draft = self._path.with_suffix(".draft")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            draft.replace(self._path)
+        except OSError as error:
+            raise ConfigurationError(
+                f"device registry {self._path} cannot be written: {error.strerror}"
+            ) from error
