@@ -1,5 +1,7 @@
 """The command line of the board: `edgenas-agent`."""
 
+import contextlib
+import json
 import logging
 import os
 import queue
@@ -8,6 +10,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -99,6 +102,34 @@ def serve(
         _fail(error)
 
 
+@main.command()
+@state_dir_option
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show this many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, named as in the wire format.")
+def history(state_dir: Path, limit: int, as_json: bool) -> None:
+    """Show finished benchmarks, newest first, whether or not the agent runs."""
+    from device_agent.history import HISTORY_FILE, History
+    from device_agent.wire import answers
+
+    path = state_dir.expanduser() / HISTORY_FILE
+    try:
+        if not path.exists():
+            raise StartupError(
+                f"there is no history in '{path.parent}'; serve from there or give --state-dir"
+            )
+        with contextlib.closing(History(path)) as opened:
+            summaries = opened.page(size=limit).summaries
+    except AgentError as error:
+        _fail(error)
+    if as_json:
+        print(json.dumps([answers.record_to_json(summary) for summary in summaries], indent=2))
+        return
+    rows = [answers.TABLE_COLUMNS, *map(answers.record_to_cells, summaries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def _stop_requests(exit_on_stdin_eof: bool) -> "queue.SimpleQueue[str]":
     """Return a queue that receives the reason as soon as there is one to stop."""
     # SimpleQueue.put is reentrant, as a signal handler needs it.
@@ -116,6 +147,6 @@ def _stop_requests(exit_on_stdin_eof: bool) -> "queue.SimpleQueue[str]":
     return reasons
 
 
-def _fail(error: AgentError) -> None:
+def _fail(error: AgentError) -> NoReturn:
     print(f"edgenas-agent: {error}", file=sys.stderr)
     sys.exit(2)

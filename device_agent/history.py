@@ -11,6 +11,7 @@ from pathlib import Path
 
 from device_agent.errors import HistoryError, InvalidRequestError, StartupError
 
+HISTORY_FILE = "history.sqlite"
 SCHEMA_VERSION = 1
 LOCK_WAIT_S = 5.0
 SCHEMA = f"""

@@ -91,7 +91,7 @@ class Subscription:
             # Who joins late is told the job's latest position, not where it stood before.
             yield from (
                 event
-                for event, later in zip(news, [*news[1:], None], strict=True)
+                for event, later in zip(news, [*news[1:], None], strict=False)
                 if not (isinstance(event, Queued) and isinstance(later, Queued))
             )
             if error is not None:

@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha import reflection
 
 from device_agent.board import describe_board
 from device_agent.errors import StartupError
-from device_agent.history import History
+from device_agent.history import HISTORY_FILE, History
 from device_agent.jobs import BenchmarkQueue
 from device_agent.measure import Measurer
 from device_agent.models import ModelStore
@@ -33,7 +33,6 @@ from device_agent.service import BenchmarkService, DeviceService, ModelService, 
 
 logger = logging.getLogger(__name__)
 
-HISTORY_FILE = "history.sqlite"
 MODEL_LIMIT_BYTES = 2 << 30
 # Every stream that waits for its turn holds a thread; the rest answer short calls.
 THREADS = 64

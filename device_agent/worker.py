@@ -354,8 +354,8 @@ def open_session(model_path: str, threads: int) -> Any:
 def bind(session: Any, arrays: Dict[str, Any]) -> Any:
     """Return a binding that holds every input and output, so that a run copies and allocates nothing more."""
     binding = session.io_binding()
-    for name, array in arrays.items():
-        binding.bind_cpu_input(name, array)
+    for name, values in arrays.items():
+        binding.bind_cpu_input(name, values)
     for entry in session.get_outputs():
         binding.bind_output(entry.name)
     return binding

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from edgenas.v1 import benchmark_pb2, device_pb2, measurement_pb2
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from device_agent import __version__
@@ -37,6 +38,16 @@ from device_agent.wire.tables import (
 )
 
 PROTOCOL_VERSION = 1
+TABLE_COLUMNS = (
+    "started (UTC)",
+    "request id",
+    "model",
+    "threads",
+    "median ms",
+    "95 % interval",
+    "peak MiB",
+    "flags",
+)
 
 
 def device_to_wire(
@@ -103,6 +114,28 @@ def _failure(event: Failed) -> benchmark_pb2.BenchmarkFailure:
 def record_to_wire(encoded: bytes) -> benchmark_pb2.BenchmarkRecord:
     """Return a record as the history keeps it."""
     return benchmark_pb2.BenchmarkRecord.FromString(encoded)
+
+
+def record_to_json(encoded: bytes) -> dict[str, object]:
+    """Return a record as JSON values under the names of its protobuf fields."""
+    return MessageToDict(record_to_wire(encoded), preserving_proto_field_name=True)
+
+
+def record_to_cells(encoded: bytes) -> tuple[str, ...]:
+    """Return a record as one row of text under `TABLE_COLUMNS`."""
+    record = record_to_wire(encoded)
+    latency = record.measurement.latency
+    flags = map(measurement_pb2.MeasurementFlag.Name, record.measurement.flags)
+    return (
+        f"{record.started_at.ToDatetime():%Y-%m-%d %H:%M:%S}",
+        record.request_id,
+        record.model_name or record.model_sha256[:12],
+        str(record.spec.threads),
+        f"{latency.median_ms:.3f}",
+        f"{latency.median_ci_low_ms:.3f}-{latency.median_ci_high_ms:.3f}",
+        f"{record.measurement.memory.peak_bytes / (1 << 20):.1f}",
+        ", ".join(flag.removeprefix("MEASUREMENT_FLAG_") for flag in flags) or "-",
+    )
 
 
 def page_to_wire(page: Page) -> benchmark_pb2.ListBenchmarksResponse:

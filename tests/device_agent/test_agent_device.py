@@ -1,0 +1,90 @@
+import os
+import platform
+import time
+from pathlib import Path
+
+import grpc
+import onnxruntime
+import pytest
+from agent_harness import CALL_LIMIT_S, FULL, Agent, spec, until, until_measuring
+from edgenas.v1 import device_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+SERVICES = {
+    "edgenas.v1.DeviceService",
+    "edgenas.v1.ModelService",
+    "edgenas.v1.BenchmarkService",
+}
+
+
+def watch_telemetry(agent: Agent, interval_ms: int):
+    request = device_pb2.WatchTelemetryRequest(interval_ms=interval_ms)
+    return agent.devices.WatchTelemetry(request, timeout=CALL_LIMIT_S)
+
+
+def test_device_is_described(agent: Agent):
+    device = agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+    assert device.protocol_version == 1
+    assert device.hostname == platform.node()
+    assert device.machine == platform.machine()
+    assert device.kernel_release == platform.release()
+    assert device.logical_cores == os.cpu_count()
+    assert 1 <= device.physical_cores <= device.logical_cores
+    assert device.memory_bytes == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert device.model_size_limit_bytes == 2 << 30
+    assert [(runtime.name, runtime.version) for runtime in device.runtimes] == [
+        ("onnx", onnxruntime.__version__)
+    ]
+    assert "CPUExecutionProvider" in device.runtimes[0].providers
+
+
+def test_boot_id_is_that_of_the_kernel(agent: Agent):
+    device = agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+    assert device.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def test_telemetry_is_sampled_at_the_interval(agent: Agent):
+    stream = watch_telemetry(agent, 100)
+    first, second = next(stream), next(stream)
+    stream.cancel()
+    assert not first.HasField("cpu_percent")
+    assert 0 <= second.cpu_percent <= 100
+    assert second.available_memory_bytes > 0
+    assert (second.time.ToNanoseconds() - first.time.ToNanoseconds()) >= 90_000_000
+
+
+def test_telemetry_pauses_while_a_model_is_timed(agent: Agent, model: str):
+    running = agent.watch(model, spec(mode=FULL), request_id="quiet")
+    until_measuring(running)
+    began_ns = time.time_ns()
+    stream = watch_telemetry(agent, 100)
+    agent.cancel("quiet")
+    until(running, "failure")
+    sample = next(stream)
+    stream.cancel()
+    assert sample.queued_jobs == 0
+    assert sample.time.ToNanoseconds() > began_ns
+
+
+def test_telemetry_interval_is_checked(agent: Agent):
+    with pytest.raises(grpc.RpcError) as caught:
+        next(watch_telemetry(agent, 99))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "interval_ms is 99; ask for at least 100" in caught.value.details()
+
+
+@pytest.mark.parametrize("service", ["", *sorted(SERVICES)])
+def test_health_is_serving(agent: Agent, service: str):
+    stub = health_pb2_grpc.HealthStub(agent.channel)
+    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=CALL_LIMIT_S)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_reflection_lists_the_services(agent: Agent):
+    stub = reflection_pb2_grpc.ServerReflectionStub(agent.channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=CALL_LIMIT_S)
+    names = {service.name for service in answer.list_services_response.service}
+    assert names >= SERVICES
+    assert "grpc.health.v1.Health" in names

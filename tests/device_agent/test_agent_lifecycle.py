@@ -1,0 +1,236 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+from agent_harness import (
+    CALL_LIMIT_S,
+    FULL,
+    conv_model,
+    running_agent,
+    sha256_of,
+    spec,
+    until,
+    until_measuring,
+    upload_parts,
+)
+from edgenas.v1 import benchmark_pb2, device_pb2, model_pb2
+
+from device_agent.errors import StartupError
+from device_agent.server import parse_address
+
+
+def serve(state_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `serve` where it is expected to refuse."""
+    command = [sys.executable, "-m", "device_agent", "serve", "--state-dir", str(state_dir), *options]
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CALL_LIMIT_S
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], message: str) -> None:
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("edgenas-agent: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_history_and_models_survive_a_killed_agent(tmp_path: Path):
+    with running_agent(tmp_path) as agent:
+        sha256 = agent.upload(conv_model())
+        record = agent.measure(sha256, request_id="kept")
+        lost = agent.watch(sha256, spec(mode=FULL), request_id="lost")
+        until_measuring(lost)
+        agent.kill()
+        with pytest.raises(grpc.RpcError):
+            until(lost, "result")
+    with running_agent(tmp_path) as agent:
+        assert agent.models.HasModel(model_pb2.HasModelRequest(sha256=sha256)).present
+        assert agent.measure(sha256, request_id="kept") == record
+        assert agent.measure(sha256, request_id="lost").request_id == "lost"
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["waiting", "measuring"])
+def test_worker_ends_with_its_agent(tmp_path: Path, busy: bool):
+    with running_agent(tmp_path) as agent:
+        agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest())
+        if busy:
+            until_measuring(agent.watch(agent.upload(conv_model()), spec(mode=FULL)))
+        workers = agent.workers()
+        assert len(workers) == 1
+        agent.kill()
+        assert psutil.wait_procs(workers, timeout=CALL_LIMIT_S)[1] == []
+
+
+def test_killed_waiting_worker_is_replaced(tmp_path: Path):
+    with running_agent(tmp_path) as agent:
+        sha256 = agent.upload(conv_model())
+        agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest())
+        (worker,) = agent.workers()
+        worker.kill()
+        psutil.wait_procs([worker], timeout=1)
+        assert agent.measure(sha256).measurement.latency.samples >= 64
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_agent_and_its_streams(tmp_path: Path, number: int):
+    with running_agent(tmp_path) as agent:
+        sha256 = agent.upload(conv_model())
+        running = agent.watch(sha256, spec(mode=FULL))
+        waiting = agent.watch(sha256)
+        until_measuring(running)
+        next(waiting)
+        agent.process.send_signal(number)
+        for stream in (running, waiting):
+            with pytest.raises(grpc.RpcError) as caught:
+                list(stream)
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert "ask again" in caught.value.details()
+        assert agent.process.wait(CALL_LIMIT_S) == 0
+    assert "Traceback" not in (tmp_path / "stderr.log").read_text()
+
+
+def test_end_of_standard_input_ends_the_agent(tmp_path: Path):
+    with running_agent(tmp_path) as agent:
+        agent.process.stdin.close()
+        assert agent.process.wait(CALL_LIMIT_S) == 0
+
+
+def test_job_beyond_the_time_limit_is_given_up(tmp_path: Path):
+    with running_agent(tmp_path, "--job-timeout-s", "0.5") as agent:
+        failure = agent.fail(agent.upload(conv_model()), spec(mode=FULL))
+        assert failure.reason == benchmark_pb2.FAILURE_REASON_TIMED_OUT
+        assert "longer than the agent's limit of 0.5 s" in failure.message
+
+
+def test_python_without_the_runtime_is_reported(tmp_path: Path):
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    with running_agent(tmp_path / "state", "--worker-python", str(bare / "bin/python")) as agent:
+        device = agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+        assert list(device.runtimes) == []
+        with pytest.raises(grpc.RpcError) as caught:
+            list(agent.watch(agent.upload(conv_model())))
+        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert "cannot import onnxruntime: No module named 'numpy'" in caught.value.details()
+
+
+def test_streams_leave_threads_for_short_calls(tmp_path: Path):
+    with running_agent(tmp_path) as agent:
+        request = device_pb2.WatchTelemetryRequest(interval_ms=100)
+        streams = [agent.devices.WatchTelemetry(request) for _ in range(48)]
+        for stream in streams:
+            next(stream)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(agent.devices.WatchTelemetry(request))
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+        for stream in streams:
+            stream.cancel()
+
+
+def test_full_disk_is_reported_and_leaves_nothing(tmp_path: Path):
+    """A tmpfs of 2 MiB in a mount namespace of the agent's own is a real small disk."""
+    probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True)
+    if probe.returncode:
+        pytest.skip(f"no mount namespaces here: {probe.stderr.decode().strip()}")
+    mounted = 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"'
+    prefix = ["unshare", "-rm", "sh", "-c", mounted, str(tmp_path)]
+    slow, fast, small = bytes([1]) * 1_200_000, bytes([2]) * 1_200_000, bytes([3]) * 400_000
+    with running_agent(tmp_path, prefix=prefix) as agent:
+        other_is_done = threading.Event()
+
+        def parts():
+            header, *chunks = upload_parts(slow, chunk=100_000)
+            yield from (header, chunks[0])
+            other_is_done.wait(CALL_LIMIT_S)
+            yield from chunks[1:]
+
+        overtaken = agent.models.UploadModel.future(parts(), timeout=CALL_LIMIT_S)
+        agent.upload(fast)
+        other_is_done.set()
+        error = overtaken.exception()
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "the disk of the agent's state directory is full" in error.details()
+        assert agent.upload(small) == sha256_of(small)
+
+
+def test_port_in_use_is_refused(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert_refused(
+            serve(tmp_path, "--address", address), f"cannot listen on {address}: Address already in use"
+        )
+
+
+def test_second_agent_on_a_state_directory_is_refused(tmp_path: Path):
+    with running_agent(tmp_path) as agent:
+        done = serve(tmp_path, "--address", "127.0.0.1:0")
+        assert_refused(done, f"is in use by the agent with process id {agent.process.pid}")
+
+
+def test_unwritable_state_directory_is_refused(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    assert_refused(serve(tmp_path / "file" / "state"), "cannot write the state directory")
+
+
+def test_corrupt_history_is_refused(tmp_path: Path):
+    (tmp_path / "history.sqlite").write_bytes(b"no database " * 100)
+    assert_refused(serve(tmp_path, "--address", "127.0.0.1:0"), "move the file away")
+
+
+def test_missing_worker_python_is_refused(tmp_path: Path):
+    assert_refused(serve(tmp_path, "--worker-python", "no-such-python"), "check --worker-python")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1", "board.local"])
+def test_network_address_needs_consent(tmp_path: Path, host: str):
+    assert_refused(serve(tmp_path, "--address", f"{host}:50151"), "is reachable from the network")
+
+
+def test_network_address_is_served_with_consent(tmp_path: Path):
+    with running_agent(tmp_path, "--allow-insecure-network", address="0.0.0.0:0") as agent:
+        port = agent.address.rpartition(":")[2]
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            grpc.channel_ready_future(channel).result(CALL_LIMIT_S)
+    assert "can run models on this board" in (tmp_path / "stderr.log").read_text()
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1", ":50151", "127.0.0.1:x", "127.0.0.1:65536"])
+def test_malformed_address_is_refused(address: str):
+    with pytest.raises(StartupError, match="is not HOST:PORT"):
+        parse_address(address)
+
+
+def test_address_is_parsed():
+    assert parse_address("[::1]:50151") == ("::1", 50151)
+
+
+def test_history_of_a_missing_state_directory_is_refused(tmp_path: Path):
+    command = [sys.executable, "-m", "device_agent", "history", "--state-dir", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=CALL_LIMIT_S)
+    assert_refused(done, "there is no history")
+
+
+def test_state_directory_comes_from_the_environment(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "device_agent", "history"],
+        env=os.environ | {"EDGENAS_AGENT_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=CALL_LIMIT_S,
+    )
+    assert_refused(done, str(tmp_path / "home"))
+
+
+def test_server_does_not_import_the_runtime():
+    code = "import sys, device_agent.server; print({'onnxruntime', 'numpy', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
