@@ -10,6 +10,7 @@ AgentError
     ├── BenchmarkNotFoundError   no such job or record
     ├── RequestConflictError     a request id was used for something else
     ├── StorageFullError         a model exceeds a limit, the cache or the disk
+    ├── QueueFullError           too many jobs wait already
     ├── TooManyStreamsError      every slot for long-lived streams is taken
     ├── RuntimeUnavailableError  the worker's Python cannot import the runtime
     ├── AgentStoppingError       the agent is shutting down
@@ -62,6 +63,10 @@ class RequestConflictError(CallError):
 
 class StorageFullError(CallError):
     """A model exceeds a limit, the cache or the disk."""
+
+
+class QueueFullError(CallError):
+    """Too many jobs wait already."""
 
 
 class TooManyStreamsError(CallError):

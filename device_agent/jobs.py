@@ -23,6 +23,7 @@ from device_agent.errors import (
     BenchmarkNotFoundError,
     CallError,
     JobCrashedError,
+    QueueFullError,
     RequestConflictError,
     RuntimeUnavailableError,
 )
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 # How long a worker with its runtime imported waits for the next job before its memory is given back.
 SPARE_WORKER_S = 60.0
 STOP_LIMIT_S = 5.0
+# Jobs outlive their callers, so that the number of callers does not bound them.
+WAITING_LIMIT = 1000
 # Ended jobs that left no record but can still be told from ids that never existed.
 REMEMBERED_FAILURES = 1000
 
@@ -143,6 +146,7 @@ class BenchmarkQueue:
         Raises:
             RequestConflictError: If the id was used with another model or spec.
             ModelNotFoundError: If the model must be uploaded first.
+            QueueFullError: If too many jobs wait already.
             AgentStoppingError: If the agent is shutting down.
             HistoryError: If the history cannot be read.
         """
@@ -151,6 +155,10 @@ class BenchmarkQueue:
                 raise AgentStoppingError("the agent is shutting down; ask again when it is back")
             job = self._active(request.request_id) or self._finished(request.request_id)
             if job is None:
+                if len(self._waiting) >= WAITING_LIMIT:
+                    raise QueueFullError(
+                        f"{WAITING_LIMIT} benchmarks wait for this board already; ask again when some are done"
+                    )
                 job = Job(request, self._models.hold(request.model_sha256))
                 self._waiting.append(job)
                 self._announce_positions()

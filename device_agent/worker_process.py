@@ -207,7 +207,7 @@ class WorkerProcess:
         self._stderr.seek(max(0, self._stderr.tell() - 4096))
         lines = self._stderr.read().decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"{how} ({last[:300]})" if last else how
+        return f"{how}; the last line it wrote is '{last[:300]}'" if last else how
 
 
 class StopSignal:

@@ -13,6 +13,7 @@ from device_agent.errors import InvalidRequestError
 from device_agent.wire.tables import FORMATS, MODES
 
 KNOWN_RUNTIMES = ("onnx",)
+MODEL_NAME_LIMIT = 256
 CHUNK_LIMIT_BYTES = 1 << 20
 DEFAULT_PAGE_SIZE = 50
 PAGE_SIZE_LIMIT = 500
@@ -84,6 +85,10 @@ def request_from_wire(message: benchmark_pb2.RunBenchmarkRequest, board: Board) 
     if spec.mode not in MODES:
         raise InvalidRequestError(
             f"spec.mode is {spec.mode}; expected MEASUREMENT_MODE_SEARCH or MEASUREMENT_MODE_FULL"
+        )
+    if len(message.model_name) > MODEL_NAME_LIMIT:
+        raise InvalidRequestError(
+            f"model_name has {len(message.model_name)} characters; keep it to {MODEL_NAME_LIMIT}"
         )
     return BenchmarkRequest(
         request_id=request_id_from_wire(message.request_id),

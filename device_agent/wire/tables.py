@@ -15,6 +15,7 @@ STATUS_OF: Mapping[type[errors.CallError], grpc.StatusCode] = {
     errors.BenchmarkNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.RequestConflictError: grpc.StatusCode.ALREADY_EXISTS,
     errors.StorageFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooManyStreamsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RuntimeUnavailableError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.AgentStoppingError: grpc.StatusCode.UNAVAILABLE,

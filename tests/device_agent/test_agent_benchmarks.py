@@ -207,6 +207,12 @@ def test_spec_is_checked(agent: Agent, model: str, wanted: benchmark_pb2.Benchma
     assert message in error.details()
 
 
+def test_model_name_is_bounded(agent: Agent, model: str):
+    error = refusal(agent.watch(model, name="n" * 257))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "model_name has 257 characters; keep it to 256" in error.details()
+
+
 def test_input_named_twice_is_refused(agent: Agent, model: str):
     wanted = spec(image=[1, 3, 16, 16])
     wanted.input_shapes.add(name="image", dimensions=[1, 3, 16, 16])

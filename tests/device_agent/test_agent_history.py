@@ -2,7 +2,7 @@ import json
 import sqlite3
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from device_agent.errors import HistoryError, InvalidRequestError, StartupError
 from device_agent.history import HISTORY_FILE, History, HistoryEntry
 
-NOON = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 def entry(number: int, *, model: str = "m", runtime: str = "onnx") -> HistoryEntry:

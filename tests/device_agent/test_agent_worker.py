@@ -114,9 +114,24 @@ def test_warm_up_goes_on_while_latencies_fall():
 def test_warm_up_of_unsettled_latencies_ends_at_the_cap_and_says_so():
     rule = worker.WarmUp(SEARCH)
     falling = list(range(1300, 1000, -1))
-    assert not rule.over([value**2 for value in falling[:299]], elapsed_s=2.0)
+    assert not rule.over([value**2 for value in falling[:295]], elapsed_s=2.0)
     assert rule.over([200, 100] * 130 + [200] * 20 + [100] * 20, elapsed_s=2.0)
     assert rule.capped
+
+
+def test_warm_up_that_settled_by_its_cap_is_not_flagged():
+    rule = worker.WarmUp(SEARCH)
+    assert rule.over([200] * 261 + [100] * 40, elapsed_s=2.0)
+    assert not rule.capped
+
+
+def test_windows_of_steady_noise_agree():
+    # The two windows' MADs, 0.25 and 0.5 % of the median, are as far apart as steady series show them.
+    assert worker.windows_agree([9975, 10025] * 10 + [9950, 10050] * 10)
+
+
+def test_windows_of_different_spread_disagree():
+    assert not worker.windows_agree([10000] * 20 + [8000, 12000] * 10)
 
 
 def test_warm_up_of_a_slow_model_runs_three_times():
