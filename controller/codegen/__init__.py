@@ -1,0 +1,1 @@
+"""Writes a searched network as a standalone PyTorch project that a person would have written."""
