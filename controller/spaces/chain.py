@@ -63,7 +63,7 @@ class ChainSpace:
     channels: tuple[int, ...] = CHANNELS
     max_skip_distance: int = 4
     stem_channels: int = 16
-    limits: Limits = PRESETS["mobile"]
+    limits: Limits = PRESETS["edge"]
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_layers <= self.max_layers:

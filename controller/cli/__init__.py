@@ -1,0 +1,1 @@
+"""The `edgenas` command; one file a noun."""

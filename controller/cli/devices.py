@@ -1,0 +1,89 @@
+"""`edgenas devices`."""
+
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from controller.cli.options import JsonOption
+from controller.cli.tables import console, print_json, print_table
+from controller.config import home
+from controller.devices.connect import connected, registry
+from controller.devices.description import DeviceDescription
+
+app = typer.Typer(help="The boards that can be measured on.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="A registered device, or 'local'.")]
+_PATIENCE_S = 5.0
+
+
+@app.command()
+def add(
+    address: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="Where the board's agent listens.")],
+    name: Annotated[str | None, typer.Option(help="What to call it; the host name otherwise.")] = None,
+) -> None:
+    """Register a board whose agent answers."""
+    from controller.devices.client import DeviceClient
+    from controller.devices.registry import parse_address
+
+    full_address = parse_address(address)
+    chosen = name or full_address.rsplit(":", 1)[0].strip("[]").split(".")[0]
+    with DeviceClient(chosen, full_address, _PATIENCE_S) as client:
+        found = client.describe()
+    device = registry(home()).add(chosen, full_address)
+    console().print(
+        f"added {device.name} at {device.address}: {_summary(found)}", markup=False, highlight=False
+    )
+
+
+@app.command("list")
+def list_devices(json: JsonOption = False) -> None:
+    """List the registered boards."""
+    known = registry(home()).devices()
+    if json:
+        print_json([asdict(device) for device in known])
+        return
+    print_table(("device", "address"), ((device.name, device.address) for device in known))
+    console().print("'local' is this machine and needs no registration", highlight=False)
+
+
+@app.command()
+def show(device: NameArgument, json: JsonOption = False) -> None:
+    """Show what a board is made of and what it can run."""
+    with connected(device, home(), _PATIENCE_S) as client:
+        found = client.describe()
+    if json:
+        print_json(asdict(found))
+        return
+    rows = [
+        (name.replace("_", " "), str(value)) for name, value in asdict(found).items() if name != "runtimes"
+    ]
+    rows += [(f"runtime {r.name}", f"{r.version}: {', '.join(r.providers)}") for r in found.runtimes]
+    print_table(("property", "value"), rows)
+
+
+@app.command()
+def ping(device: NameArgument) -> None:
+    """Ask a board whether it is there."""
+    with connected(device, home(), _PATIENCE_S) as client:
+        client.describe()
+        started = time.perf_counter()
+        found = client.describe()
+        elapsed_ms = 1000 * (time.perf_counter() - started)
+    console().print(
+        f"{device} answers in {elapsed_ms:.1f} ms: {_summary(found)}", markup=False, highlight=False
+    )
+
+
+@app.command()
+def remove(device: NameArgument) -> None:
+    """Forget a board; the board itself keeps its history."""
+    registry(home()).remove(device)
+    console().print(f"removed {device}", highlight=False)
+
+
+def _summary(found: DeviceDescription) -> str:
+    board = found.board_model or found.cpu_model or found.machine
+    runtimes = ", ".join(f"{runtime.name} {runtime.version}" for runtime in found.runtimes)
+    return f"{board}, {found.physical_cores} cores, {found.memory_bytes / 1e9:.1f} GB, agent {found.agent_version}, {runtimes}"

@@ -1,0 +1,21 @@
+"""`edgenas front`."""
+
+from controller.cli.options import JsonOption, RunArgument, StoreOption
+from controller.cli.tables import console, print_json, trial_json, trial_table
+
+
+def front(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
+    """Show the best candidates of a run: those that no other beats in every objective."""
+    from controller.api import run_objectives
+    from controller.config import store_url
+    from controller.pareto.front import front as pareto_front
+    from controller.store.store import Store
+
+    opened = Store(store or store_url())
+    found = opened.run(run)
+    objectives = run_objectives(found)
+    best = pareto_front(objectives, opened.trials(found.id).trials)
+    if json:
+        print_json([trial_json(trial) for trial in best])
+        return
+    console().print(trial_table(best, objectives, title=f"front of run {found.id}"))

@@ -1,0 +1,57 @@
+"""The command's entry: what stands on every noun, and how errors reach the user.
+
+Exit codes: 0 done, 1 a fault of EdgeNAS, 2 a mistake of the user or of the machine's state, 3 a search that
+stopped and can be resumed, 130 interrupted.
+"""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from controller.cli import bench, benchmarks, devices, front, generate, runs, search
+from controller.core.errors import EdgeNASError, SearchStoppedError
+
+app = typer.Typer(
+    name="edgenas",
+    help="Finds neural networks for the board you have, measured on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("search")(search.search)
+app.command("front")(front.front)
+app.command("generate")(generate.generate)
+app.command("bench")(bench.bench)
+app.add_typer(runs.app, name="runs")
+app.add_typer(devices.app, name="devices")
+app.add_typer(benchmarks.app, name="benchmarks")
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what happens.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+def main() -> None:
+    """Run the command and turn errors into one line and an exit code."""
+    try:
+        app()
+    except SearchStoppedError as error:
+        _fail(str(error), 3)
+    except EdgeNASError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted; a search goes on with `edgenas runs resume last`", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"edgenas: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)

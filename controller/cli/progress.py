@@ -1,0 +1,93 @@
+"""A search as it is seen from a terminal, or in a log."""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from controller.cli.tables import console, figure, trial_table
+from controller.core.objective import Objective
+from controller.core.trial import TrialState
+from controller.search import Progress
+
+_FRONT_ROWS = 12
+
+
+class ProgressDisplay:
+    """Shows a search: redrawn in place in a terminal, one line a candidate elsewhere.
+
+    Args:
+        objectives: Which figures to show.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, objectives: Sequence[Objective], *, quiet: bool = False) -> None:
+        self._objectives = objectives
+        self._console = Console(quiet=True) if quiet else console()
+        self._live = (
+            Live(console=self._console, transient=True, refresh_per_second=4)
+            if self._console.is_terminal
+            else None
+        )
+        self._seen = 0
+        self._activity = ""
+
+    def __enter__(self) -> "ProgressDisplay":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show how far the search has come."""
+        if self._live:
+            self._live.update(self._drawn(progress))
+            return
+        for trial in progress.trials[self._seen :]:
+            figures = "  ".join(f"{o.key} {figure(o.key, trial.values.get(o.key))}" for o in self._objectives)
+            outcome = (
+                figures if trial.state is TrialState.COMPLETE else f"{trial.state.value}: {trial.reason}"
+            )
+            self._print(f"{trial.index + 1:4d}  {trial.id}  {outcome}  [{_summary(progress)}]")
+        self._seen = len(progress.trials)
+        if progress.activity.startswith("confirming") and progress.activity != self._activity:
+            self._print(progress.activity)
+        self._activity = progress.activity
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _drawn(self, progress: Progress) -> RenderableType:
+        counts = Table.grid(padding=(0, 3))
+        states = {state: sum(trial.state is state for trial in progress.trials) for state in TrialState}
+        counts.add_row(
+            f"[bold]{progress.activity}[/bold]",
+            f"{states[TrialState.COMPLETE]} complete",
+            f"{states[TrialState.REJECTED]} rejected",
+            f"{states[TrialState.FAILED]} failed",
+            _summary(progress),
+        )
+        title = f"front of {len(progress.front)}"
+        shown = trial_table(progress.front[:_FRONT_ROWS], self._objectives, title=title)
+        hidden = len(progress.front) - _FRONT_ROWS
+        return Group(counts, shown, Text(f"and {hidden} more" if hidden > 0 else ""))
+
+
+def _summary(progress: Progress) -> str:
+    volume = "" if progress.covered_volume is None else f", hypervolume {progress.covered_volume:.3f}"
+    left = "" if progress.left_s is None else f", {_clock(progress.left_s)} left"
+    return f"front {len(progress.front)}{volume}, {_clock(progress.elapsed_s)} spent{left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,116 @@
+"""`edgenas runs`."""
+
+from collections import Counter
+
+import typer
+
+from controller.cli.options import JsonOption, RunArgument, StoreOption
+from controller.cli.tables import console, print_json, print_table, trial_json, trial_table
+
+app = typer.Typer(help="Searches, past and under way.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_runs(store: StoreOption = None, json: JsonOption = False) -> None:
+    """List all runs, newest first."""
+    from controller.config import store_url
+    from controller.store.store import Store
+
+    opened = Store(store or store_url())
+    rows = []
+    for run in opened.runs():
+        states = Counter(trial.state.value for trial in opened.trials(run.id).trials)
+        config = run.configuration["config"]
+        rows.append(
+            {
+                "id": run.id,
+                "state": "interrupted" if run.interrupted else run.state.value,
+                "dataset": config["dataset"],
+                "devices": list(config["device"]),
+                "algorithm": config["algorithm"],
+                "trials": dict(states),
+                "elapsed_s": round(run.elapsed_s, 1),
+                "created_at": run.created_at.isoformat(),
+            }
+        )
+    if json:
+        print_json(rows)
+        return
+    headers = ("run", "state", "dataset", "devices", "algorithm", "trials", "spent")
+    print_table(
+        headers,
+        (
+            (
+                row["id"],
+                row["state"],
+                row["dataset"],
+                ", ".join(row["devices"]),
+                row["algorithm"],
+                ", ".join(f"{count} {state}" for state, count in row["trials"].items()),
+                f"{row['elapsed_s']:.0f} s",
+            )
+            for row in rows
+        ),
+    )
+
+
+@app.command()
+def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
+    """Show how a run was asked for, and every trial of it."""
+    from controller.api import run_objectives
+    from controller.config import store_url
+    from controller.store.store import Store
+
+    opened = Store(store or store_url())
+    found = opened.run(run)
+    trials = opened.trials(found.id).trials
+    state = "interrupted" if found.interrupted else found.state.value
+    if json:
+        print_json(
+            {
+                "id": found.id,
+                "state": state,
+                "created_at": found.created_at.isoformat(),
+                "elapsed_s": found.elapsed_s,
+                "configuration": found.configuration,
+                "environment": found.environment,
+                "trials": [trial_json(trial) for trial in trials],
+            }
+        )
+        return
+    out = console()
+    out.print(f"run {found.id}: {state}, {found.elapsed_s:.0f} s", highlight=False)
+    settings = {**found.configuration["config"], **found.environment}
+    print_table(("setting", "value"), ((name, str(value)) for name, value in settings.items()))
+    out.print(trial_table(trials, run_objectives(found), title="trials"))
+    for trial in trials:
+        if trial.reason:
+            out.print(f"{trial.id} {trial.state.value}: {trial.reason}", markup=False, highlight=False)
+
+
+@app.command()
+def resume(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
+    """Go on with a run where it stopped or was killed."""
+    from controller.api import resume as resume_run
+    from controller.cli.search import run_and_show
+    from controller.config import search_config, store_url
+    from controller.store.store import Store
+
+    url = store or store_url()
+    opened = Store(url)
+    found = opened.run(run)
+    opened.close()
+    config = search_config(found.configuration["config"], f"run {found.id}")
+    run_and_show(lambda show: resume_run(found.id, url, show), config, json=json)
+
+
+@app.command()
+def delete(run: RunArgument, store: StoreOption = None) -> None:
+    """Delete a run with its trials, measurements and weights."""
+    from controller.config import store_url
+    from controller.store.store import Store
+
+    opened = Store(store or store_url())
+    found = opened.run(run)
+    opened.delete_run(found)
+    console().print(f"deleted run {found.id}", highlight=False)

@@ -1,0 +1,108 @@
+"""`edgenas search`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from controller.cli.options import JsonOption, StoreOption
+from controller.cli.tables import console, print_json, trial_json, trial_table
+
+
+def search(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG.toml]", help="Settings; options given here override them."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="digits, cifar10, cifar100, fashion_mnist or folder:PATH.")
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Device to measure on: a registered name, or 'local'. May be repeated."),
+    ] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="What to optimise: METRIC or METRIC@DEVICE. May be repeated.")
+    ] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(help="What to keep to, e.g. 'latency_ms<=15'. May be repeated.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Candidates to evaluate (200), or time to spend (30m).")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="What to search.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="What proposes candidates.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Class of hardware that bounds the networks: edge, mobile or gpu.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random draw.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs to train each candidate for.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
+    train_images: Annotated[int | None, typer.Option(help="Train on at most so many images.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Resize a folder's images to this height and width.")
+    ] = None,
+    patience_s: Annotated[
+        float | None, typer.Option(help="Seconds to wait for a device that gives no answer.")
+    ] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Search for networks on a dataset, measuring every candidate on a device."""
+    from controller.api import start
+    from controller.config import read_toml, search_config, store_url
+
+    settings = read_toml(config) if config else {}
+    settings |= _given(
+        dataset=dataset,
+        device=device,
+        objectives=objective,
+        constraints=constraint,
+        budget=budget,
+        space=space,
+        algorithm=algorithm,
+        preset=preset,
+        seed=seed,
+        patience_s=patience_s,
+    )
+    training = _given(epochs=epochs, batch_size=batch_size, train_images=train_images, image_size=image_size)
+    if training:
+        settings["training"] = {**settings.get("training", {}), **training}
+    checked = search_config(settings, str(config) if config else "the search")
+    run_and_show(lambda show: start(checked, store or store_url(), show), checked, json=json)
+
+
+def run_and_show(run: Any, config: Any, *, json: bool) -> None:
+    """Run a search with its progress shown, then print its front.
+
+    Args:
+        run: Called with the display, returns a `SearchResult`.
+        config: The search's configuration.
+        json: Print JSON and no progress.
+    """
+    from controller.api import goals
+    from controller.cli.progress import ProgressDisplay
+
+    objectives, _ = goals(config)
+    with ProgressDisplay(objectives, quiet=json) as display:
+        result = run(display)
+    if json:
+        print_json({"run": result.run_id, "front": [trial_json(trial) for trial in result.front]})
+        return
+    out = console()
+    out.print(trial_table(result.front, objectives, title=f"front of run {result.run_id}"))
+    if not result.front:
+        out.print(
+            "no candidate meets every constraint; loosen one, or give the search a larger budget",
+            markup=False,
+        )
+        return
+    out.print(
+        f"write one as a project: edgenas generate {result.run_id} --out DIR", markup=False, highlight=False
+    )
+
+
+def _given(**options: object) -> Mapping[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None and value != []}

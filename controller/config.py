@@ -1,0 +1,147 @@
+"""What a search is asked to do: a TOML file or keyword arguments, validated and frozen."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from controller.core.errors import ConfigurationError
+from controller.spaces.chain import CHANNELS
+from controller.spaces.operations import OPERATIONS
+from controller.training.recipe import Schedule
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingConfig(_Section):
+    """How candidates are trained; what is None is chosen by the dataset."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=2)
+    learning_rate: float | None = Field(default=None, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    schedule: Schedule = Schedule.ONE_CYCLE
+    train_images: int | None = Field(default=None, ge=2)
+    image_size: int | None = Field(default=None, ge=4, le=1024)
+    augment: bool | None = None
+    accelerator: str = "auto"
+    precision: str = "auto"
+
+
+class ChainConfig(_Section):
+    """What the chain space holds; see `controller.spaces.chain.ChainSpace`."""
+
+    min_layers: int = 3
+    max_layers: int = 8
+    operations: tuple[str, ...] = tuple(OPERATIONS)
+    channels: tuple[int, ...] = CHANNELS
+    max_skip_distance: int = 4
+    stem_channels: int = 16
+
+
+class SearchConfig(_Section):
+    """One search.
+
+    Attributes:
+        dataset: `digits`, `cifar10`, `cifar100`, `fashion_mnist` or `folder:PATH`.
+        device: Devices to measure on; the first is meant where an objective names none.
+        objectives: What is optimised, `METRIC` or `METRIC@DEVICE`; empty for accuracy, latency and memory.
+        constraints: What every candidate worth keeping meets, e.g. `latency_ms<=15`.
+        budget: A number of candidates, or a time such as `30m`.
+        seed: Of every random draw.
+        preset: Class of hardware that bounds the networks proposed.
+        space: What is searched.
+        algorithm: What proposes candidates.
+        patience_s: How long to wait for a device that gives no answer.
+    """
+
+    dataset: str
+    device: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    budget: str = "50"
+    seed: int = Field(default=0, ge=0)
+    preset: str = "edge"
+    space: str = "chain"
+    algorithm: str = "evolution"
+    patience_s: float = Field(default=300.0, gt=0)
+    training: TrainingConfig = TrainingConfig()
+    chain: ChainConfig = ChainConfig()
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _number_or_text(cls, value: object) -> object:
+        return str(value) if type(value) is int else value
+
+
+def search_config(settings: Mapping[str, Any], source: str = "the search") -> SearchConfig:
+    """Return validated settings.
+
+    Args:
+        settings: By name, sections as nested mappings.
+        source: Where they come from, for the message.
+
+    Raises:
+        ConfigurationError: If a key is unknown or a value is not what it should be.
+    """
+    try:
+        return SearchConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            keys = _keys(first["loc"][:-1])
+            raise ConfigurationError(
+                f"{source} has the unknown key {path!r}; expected one of {', '.join(keys)}"
+            ) from error
+        if first["type"] == "missing":
+            raise ConfigurationError(f"{source} names no {path}; add {path} = … or --{path}") from error
+        raise ConfigurationError(f"{source} has {path} = {first['input']!r}: {first['msg']}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the settings in a TOML file, not yet validated.
+
+    Raises:
+        ConfigurationError: If it cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"configuration {path} cannot be read: {error.strerror}; check the path"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"configuration {path} is no TOML: {error}") from error
+
+
+def home() -> Path:
+    """Return where EdgeNAS keeps its things: $EDGENAS_HOME, else `~/.edgenas`."""
+    return Path(os.environ.get("EDGENAS_HOME") or "~/.edgenas").expanduser()
+
+
+def store_url() -> str:
+    """Return where runs are kept: $EDGENAS_STORE, else a file in the EdgeNAS home."""
+    return os.environ.get("EDGENAS_STORE") or str(home() / "edgenas.db")
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = SearchConfig
+    for part in location:
+        annotation = section.model_fields[str(part)].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        section = annotation
+    return sorted(section.model_fields)

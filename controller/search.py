@@ -1,0 +1,286 @@
+"""The loop: ask, evaluate, tell, until the budget is spent; then the front is confirmed.
+
+Candidates are told to the algorithm in the order in which it asked for them, and it is asked for the next
+one only when the window of open candidates has a place. So what it asks for depends on results alone, never
+on which of them came first, and a run that was killed goes on as one that never stopped.
+
+Inside the window boards measure ahead while the accelerator trains, except a board that is this machine:
+while it measures, nothing trains.
+"""
+
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass
+
+from controller.core.errors import ConfigurationError, DeviceUnreachableError, SearchStoppedError, StoreError
+from controller.core.objective import Constraint, Objective
+from controller.core.protocols import SearchAlgorithm, SearchSpace
+from controller.core.trial import Trial, TrialState
+from controller.evaluation import Board, Candidate, Evaluator
+from controller.pareto.front import CoveredVolume, front
+from controller.store.store import Run, RunState, Store
+from controller.training.recipe import TrainingRecipe
+from controller.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+_WINDOW = 4  # candidates open at a time: one trains, the others are measured ahead of it
+_REJECTED_IN_A_ROW = 1000
+_REPEATED_IN_A_ROW = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """When a search ends: after so many evaluated candidates, or so many seconds."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Return the budget written as a number of candidates, or a time with unit s, m or h.
+
+        Raises:
+            ConfigurationError: If text is neither.
+        """
+        match = re.fullmatch(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh]?)", text.strip())
+        number = float(match["number"]) if match else 0.0
+        if match is None or number <= 0 or (not match["unit"] and number != int(number)):
+            raise ConfigurationError(
+                f"budget {text!r} is not understood; expected a number of candidates such as 200, or a time such as 30m or 2h"
+            )
+        if not match["unit"]:
+            return cls(trials=int(number))
+        return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[match["unit"]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a search has come.
+
+    Attributes:
+        activity: What it is doing, in a few words.
+        trials: Every trial that the algorithm has been told of.
+        front: Those that are best so far.
+        covered_volume: Share of the objective space that the front covers; None while too little is known.
+        elapsed_s: Time spent, by earlier processes too.
+        left_s: Time that is left, by the budget or by the pace so far; None while unknown.
+    """
+
+    activity: str
+    trials: Sequence[Trial]
+    front: Sequence[Trial]
+    covered_volume: float | None
+    elapsed_s: float
+    left_s: float | None
+
+
+class Search:
+    """One search, from its first candidate or from wherever an earlier process left it.
+
+    Args:
+        run: The run that this process works on.
+        store: Where everything goes the moment it is known.
+        space: What is searched.
+        algorithm: Asks for candidates; restored from the store where the run is not new.
+        objectives: What is optimised.
+        constraints: What every candidate worth keeping meets.
+        budget: When to stop.
+        trainer: Trains on the dataset.
+        recipe: How candidates are trained.
+        boards: Devices by name: those that objectives and constraints name.
+        on_progress: Told whenever something changes.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        store: Store,
+        space: SearchSpace,
+        algorithm: SearchAlgorithm,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        budget: Budget,
+        trainer: Trainer,
+        recipe: TrainingRecipe,
+        boards: Mapping[str, Board],
+        on_progress: Callable[[Progress], object] = lambda _: None,
+    ) -> None:
+        self._run = run
+        self._store = store
+        self._space = space
+        self._algorithm = algorithm
+        self._objectives = tuple(objectives)
+        self._budget = budget
+        self._on_progress = on_progress
+        self._evaluator = Evaluator(
+            run_id=run.id,
+            store=store,
+            objectives=objectives,
+            constraints=constraints,
+            trainer=trainer,
+            recipe=recipe,
+            boards=boards,
+        )
+        self._volume = CoveredVolume(self._objectives)
+        self._started = time.monotonic()
+        self._asked: dict[str, None] = {}
+        self._told: list[Trial] = []
+        self._window: deque[Candidate] = deque()
+        self._exhausted = False
+
+    def run(self) -> list[Trial]:
+        """Search until the budget is spent, confirm the front, and return it.
+
+        Raises:
+            SearchStoppedError: If a device stays away or nothing meets the constraints; the run can be resumed.
+            StoreError: If the store cannot be written.
+        """
+        state = RunState.STOPPED
+        try:
+            self._restore()
+            self._search()
+            best = self._confirm_front()
+            state = RunState.FINISHED
+            return best
+        except DeviceUnreachableError as error:
+            raise SearchStoppedError(
+                f"{error}; then go on with `edgenas runs resume {self._run.id}`"
+            ) from error
+        finally:
+            self._evaluator.close(wait_for_boards=state is RunState.FINISHED)
+            self._release(state)
+
+    def _restore(self) -> None:
+        saved = self._store.trials(self._run.id)
+        if saved.algorithm_state is not None:
+            self._algorithm.restore(saved.algorithm_state)
+        self._told = list(saved.trials[: saved.told])
+        self._asked = dict.fromkeys(trial.id for trial in saved.trials)
+        for trial in saved.trials[saved.told :]:
+            self._open(trial)
+
+    def _search(self) -> None:
+        self._fill()
+        while self._window:
+            candidate = self._next_to_train()
+            if candidate is not None:
+                self._report("training")
+                self._evaluator.train(candidate)
+            else:
+                self._wait_for_boards()
+            for candidate in self._window:
+                self._evaluator.collect(candidate)
+            # One place is filled as soon as it is free, so asks and tells alternate however results come in.
+            while self._window and self._window[0].settled:
+                self._tell(self._window.popleft().trial)
+                self._fill()
+
+    def _fill(self) -> None:
+        while len(self._window) < _WINDOW and self._wants_more():
+            trial = self._ask()
+            if trial is None:
+                self._exhausted = True
+                logger.info("the space has no architectures left to propose")
+                return
+            self._open(trial)
+
+    def _wants_more(self) -> bool:
+        if self._exhausted or (
+            self._budget.seconds is not None and self._elapsed_s() >= self._budget.seconds
+        ):
+            return False
+        return self._budget.trials is None or self._evaluated() + len(self._window) < self._budget.trials
+
+    def _evaluated(self) -> int:
+        """Return how many candidates count against the budget: a rejected one cost next to nothing."""
+        return sum(trial.state is not TrialState.REJECTED for trial in self._told)
+
+    def _ask(self) -> Trial | None:
+        """Return a new trial, saved; None where the algorithm has nothing new to propose."""
+        for _ in range(_REPEATED_IN_A_ROW):
+            asked = self._algorithm.ask(1)
+            if not asked:
+                return None
+            trial = Trial(index=len(self._asked), architecture=asked[0])
+            if trial.id not in self._asked:
+                self._asked[trial.id] = None
+                self._store.save_asked(self._run.id, trial, self._algorithm.state())
+                return trial
+        return None
+
+    def _open(self, trial: Trial) -> None:
+        self._window.append(self._evaluator.open(trial, self._space.lower(trial.architecture)))
+
+    def _next_to_train(self) -> Candidate | None:
+        """Return the first candidate that may be trained now, None where boards have to answer first."""
+        if any(self._evaluator.occupies_processor(candidate) for candidate in self._window):
+            return None
+        return next((candidate for candidate in self._window if self._evaluator.may_train(candidate)), None)
+
+    def _wait_for_boards(self) -> None:
+        outstanding = [future for candidate in self._window for future in candidate.measuring.values()]
+        if outstanding:
+            self._report("measuring")
+            wait(outstanding, return_when=FIRST_COMPLETED)
+
+    def _tell(self, trial: Trial) -> None:
+        self._algorithm.tell([trial])
+        self._told.append(trial)
+        self._store.save_told(self._run.id, trial, self._algorithm.state(), self._elapsed_s())
+        self._report("searching")
+        recent = self._told[-_REJECTED_IN_A_ROW:]
+        if len(recent) == _REJECTED_IN_A_ROW and all(past.state is TrialState.REJECTED for past in recent):
+            raise SearchStoppedError(
+                f"the last {_REJECTED_IN_A_ROW} candidates of run {self._run.id} broke a constraint, "
+                f"the last one because {trial.reason}; loosen it, or search a space of smaller networks"
+            )
+
+    def _confirm_front(self) -> list[Trial]:
+        """Measure the front thoroughly with its trained weights, judge it on the test images, and return it.
+
+        Figures may shift candidates off the front and others onto it, which are then confirmed in turn.
+        """
+        while True:
+            best = front(self._objectives, self._told)
+            unconfirmed = [trial for trial in best if not self._evaluator.confirmed(trial)]
+            if not unconfirmed:
+                return best
+            for position, trial in enumerate(unconfirmed, start=1):
+                self._report(f"confirming the front, {position} of {len(unconfirmed)}")
+                self._told[trial.index] = self._evaluator.confirm(
+                    trial, self._space.lower(trial.architecture)
+                )
+
+    def _release(self, state: RunState) -> None:
+        try:
+            self._store.release(self._run.id, state, self._elapsed_s())
+        except StoreError:
+            # What stopped the run is the error that the user must see, and a dead owner frees the run as well.
+            logger.debug("run %s could not be released", self._run.id, exc_info=True)
+
+    def _elapsed_s(self) -> float:
+        return self._run.elapsed_s + time.monotonic() - self._started
+
+    def _report(self, activity: str) -> None:
+        elapsed_s, evaluated = self._elapsed_s(), self._evaluated()
+        left_s = None
+        if self._budget.seconds is not None:
+            left_s = max(0.0, self._budget.seconds - elapsed_s)
+        elif self._budget.trials is not None and evaluated:
+            left_s = elapsed_s / evaluated * max(0, self._budget.trials - evaluated)
+        self._on_progress(
+            Progress(
+                activity=activity,
+                trials=tuple(self._told),
+                front=front(self._objectives, self._told),
+                covered_volume=self._volume.share(self._told),
+                elapsed_s=elapsed_s,
+                left_s=left_s,
+            )
+        )
