@@ -1,0 +1,42 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes its own virtual environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := demo
+
+.PHONY: help install check test demo clean
+
+help:
+	@echo "make demo       search networks for handwritten digits, measured on this machine, and write the best as a project"
+	@echo "make test       run the tests"
+	@echo "make check      formatting, lint, types, dependency rules, stub drift"
+	@echo "make install    make $(VENV) with host, agent and development tools"
+	@echo "make clean      remove what the others made"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[host,dev]'
+	@touch $@
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	PYTHON=$(PYTHON) protos/generate.sh --check
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+demo: $(STAMP)
+	rm -rf $(DEMO)
+	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home $(BIN)/edgenas search --dataset digits --device local --budget 24
+	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home $(BIN)/edgenas generate last --out $(DEMO)/project
+	@echo "now try: cd $(DEMO)/project && ../../$(BIN)/python train.py --epochs 1"
+
+clean:
+	rm -rf $(VENV) .venv-protos $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
