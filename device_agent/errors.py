@@ -2,7 +2,10 @@
 
 AgentError
 ├── StartupError                 the agent cannot start or read its state; exit code 2 at the command line
+├── WorkerDiedError              a worker process ended before it answered
+├── WorkerSilentError            a worker process did not answer in time
 ├── BenchmarkFailedError         one job ended without a measurement; becomes a failure event
+│   └── WorkerLostError          its worker had died before it took the job: another may measure it
 └── CallError                    one call cannot be answered; `conversion.STATUS_OF` gives its gRPC status
     ├── InvalidRequestError      a field of the request is not acceptable
     ├── ModelMismatchError       uploaded bytes are not what their header announced
@@ -29,12 +32,24 @@ class StartupError(AgentError):
     """The agent cannot start, or its state directory cannot be used."""
 
 
+class WorkerDiedError(AgentError):
+    """A worker process ended before it answered; the text says how."""
+
+
+class WorkerSilentError(AgentError):
+    """A worker process did not answer in time."""
+
+
 class BenchmarkFailedError(AgentError):
     """A job ended without a measurement."""
 
     def __init__(self, reason: FailureReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class WorkerLostError(BenchmarkFailedError):
+    """The worker had died before it took the job, so that another may measure it."""
 
 
 class CallError(AgentError):

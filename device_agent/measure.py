@@ -1,5 +1,6 @@
 """Turns one request into one record: keeps a worker ready, drives it, and puts its figures in context."""
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,9 +18,11 @@ from device_agent.benchmark import (
     RuntimeDescription,
 )
 from device_agent.conditions import Conditions, read_conditions
-from device_agent.errors import BenchmarkFailedError, RuntimeUnavailableError
+from device_agent.errors import BenchmarkFailedError, RuntimeUnavailableError, WorkerLostError
 from device_agent.latency import summarise
 from device_agent.worker_process import StopSignal, WorkerProcess, WorkerResult
+
+logger = logging.getLogger(__name__)
 
 ENERGY_ABSENT_REASON = "this agent reads no power sensor yet"
 
@@ -99,6 +102,20 @@ class Measurer:
             BenchmarkFailedError: If the model cannot be measured or the job was ended.
             RuntimeUnavailableError: If no worker can be started.
         """
+        try:
+            return self._measure_once(request, model_path, stop, on_phase)
+        except WorkerLostError as error:
+            # A worker that waits for long may be ended by whoever is short of memory.
+            logger.info("measuring %s with another worker: %s", request.request_id, error)
+            return self._measure_once(request, model_path, stop, on_phase)
+
+    def _measure_once(
+        self,
+        request: BenchmarkRequest,
+        model_path: Path,
+        stop: StopSignal,
+        on_phase: Callable[[Phase], None],
+    ) -> BenchmarkRecord:
         started_at = datetime.now(timezone.utc)
         self.prepare()
         worker, self._spare = self._spare, None

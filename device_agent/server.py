@@ -34,7 +34,7 @@ from device_agent.service import BenchmarkService, DeviceService, ModelService, 
 logger = logging.getLogger(__name__)
 
 MODEL_LIMIT_BYTES = 2 << 30
-# Every stream that waits for its turn holds a thread; the rest answer short calls.
+# A stream holds a thread for as long as it lives; those beyond the limit answer short calls.
 THREADS = 64
 STREAM_LIMIT = 48
 SHUTDOWN_GRACE_S = 2.0
@@ -173,7 +173,7 @@ def _build_server(
     device_pb2_grpc.add_DeviceServiceServicer_to_server(
         DeviceService(board=board, measurer=measurer, models=models, queue=queue, slots=slots), server
     )
-    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models=models, slots=slots), server)
     benchmark_pb2_grpc.add_BenchmarkServiceServicer_to_server(
         BenchmarkService(board=board, queue=queue, history=history, slots=slots), server
     )

@@ -119,8 +119,9 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
 class ModelService(model_pb2_grpc.ModelServiceServicer):
     """The model cache."""
 
-    def __init__(self, models: ModelStore) -> None:
+    def __init__(self, *, models: ModelStore, slots: StreamSlots) -> None:
         self._models = models
+        self._slots = slots
 
     def HasModel(  # noqa: N802 (generated name)
         self, request: model_pb2.HasModelRequest, context: grpc.ServicerContext
@@ -136,7 +137,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         context: grpc.ServicerContext,
     ) -> model_pb2.UploadModelResponse:
         """Receive a model; one that is already held is answered at once, without reading its chunks."""
-        with _answering(context):
+        with _answering(context), self._slots.taken():
             first = next(request_iterator, None)
             if first is None or first.WhichOneof("part") != "header":
                 raise InvalidRequestError(

@@ -22,7 +22,13 @@ from device_agent.benchmark import (
     Phase,
     RuntimeDescription,
 )
-from device_agent.errors import BenchmarkFailedError, RuntimeUnavailableError
+from device_agent.errors import (
+    BenchmarkFailedError,
+    RuntimeUnavailableError,
+    WorkerDiedError,
+    WorkerLostError,
+    WorkerSilentError,
+)
 
 WORKER_FILE = Path(__file__).with_name("worker.py")
 # Importing the runtime from a worn SD card takes tens of seconds.
@@ -42,14 +48,6 @@ class WorkerResult:
     memory: MemoryUsage
     input_shapes: tuple[InputShape, ...]
     provider: str
-
-
-class WorkerDiedError(Exception):
-    """The worker's output ended; the text says how the process did."""
-
-
-class WorkerSilentError(Exception):
-    """The worker said nothing before the deadline."""
 
 
 class WorkerProcess:
@@ -145,13 +143,16 @@ class WorkerProcess:
             on_phase: Called, from this thread, at the start of every phase.
 
         Raises:
+            WorkerLostError: If the worker had died before it took the job.
             BenchmarkFailedError: If the worker rejects the job, dies, or runs past the limit.
         """
         deadline = time.monotonic() + limit_s
+        taken = False
         try:
             self._send(_job(request, model_path))
             while True:
                 event = self._receive(deadline)
+                taken = True
                 if event["event"] == "phase":
                     on_phase(Phase(event["phase"]))
                 elif event["event"] == "failed":
@@ -159,9 +160,11 @@ class WorkerProcess:
                 else:
                     return _result(event)
         except WorkerDiedError as error:
-            raise BenchmarkFailedError(
+            failure = BenchmarkFailedError if taken else WorkerLostError
+            raise failure(
                 FailureReason.WORKER_DIED,
-                f"the worker that measured the model {error}; run the model alone to see whether it crashes",
+                f"the worker that measured the model {error}; "
+                "the model may have crashed the runtime or taken all memory, run it alone to see",
             ) from error
         except WorkerSilentError as error:
             raise BenchmarkFailedError(

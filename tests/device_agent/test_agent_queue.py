@@ -1,0 +1,98 @@
+import sys
+from pathlib import Path
+
+import pytest
+from agent_harness import conv_model, sha256_of
+
+from device_agent.benchmark import BenchmarkRequest, BenchmarkSpec, InputShape, MeasurementMode, Queued
+from device_agent.errors import AgentStoppingError, QueueFullError, RequestConflictError
+from device_agent.history import HISTORY_FILE, History
+from device_agent.jobs import WAITING_LIMIT, BenchmarkQueue
+from device_agent.measure import Measurer
+from device_agent.models import ModelStore
+from device_agent.wire.answers import decode_request, encode_request
+
+SPEC = BenchmarkSpec(
+    runtime="onnx",
+    threads=1,
+    input_shapes=(InputShape(name="image", dimensions=(1, 3, 16, 16)),),
+    seed=7,
+    mode=MeasurementMode.SEARCH,
+)
+
+
+def request(request_id: str, *, name: str = "") -> BenchmarkRequest:
+    return BenchmarkRequest(
+        request_id=request_id, model_sha256=sha256_of(conv_model()), model_name=name, spec=SPEC
+    )
+
+
+@pytest.fixture
+def queue(tmp_path: Path):
+    """A queue that accepts jobs and has not begun to run them."""
+    models = ModelStore(tmp_path / "models", cache_limit_bytes=1 << 20, model_limit_bytes=1 << 20)
+    data = conv_model()
+    with models.receive(sha256_of(data), len(data)) as upload:
+        upload.write(data)
+    history = History(tmp_path / HISTORY_FILE)
+    measurer = Measurer(worker_python=sys.executable, job_timeout_s=30)
+    yield BenchmarkQueue(measurer=measurer, models=models, history=history)
+    history.close()
+
+
+def test_queue_is_bounded(queue: BenchmarkQueue):
+    for number in range(WAITING_LIMIT):
+        queue.submit(request(str(number)))
+    with pytest.raises(QueueFullError, match="1000 benchmarks wait"):
+        queue.submit(request("one too many"))
+    queue.submit(request("0"))
+
+
+def test_who_joins_late_is_told_the_latest_position(queue: BenchmarkQueue):
+    for name in ("first", "second", "third"):
+        queue.submit(request(name))
+    queue.cancel("first")
+    queue.cancel("second")
+    assert next(iter(queue.submit(request("third")))) == Queued(position=0)
+
+
+def test_closed_subscription_ends(queue: BenchmarkQueue):
+    subscription = queue.submit(request("left"))
+    subscription.close()
+    assert list(subscription) == []
+    assert queue.jobs() == 1
+
+
+def test_another_name_for_the_model_is_the_same_measurement(queue: BenchmarkQueue):
+    queue.submit(request("same", name="one"))
+    queue.submit(request("same", name="two"))
+    assert queue.jobs() == 1
+
+
+def test_waiting_request_id_with_another_spec_is_refused(queue: BenchmarkQueue):
+    queue.submit(request("taken"))
+    other = BenchmarkRequest(request_id="taken", model_sha256="0" * 64, model_name="", spec=SPEC)
+    with pytest.raises(RequestConflictError, match="'taken' was used with another model or spec"):
+        queue.submit(other)
+
+
+def test_stopped_queue_accepts_nothing(queue: BenchmarkQueue):
+    queue.start()
+    queue.stop()
+    with pytest.raises(AgentStoppingError, match="shutting down"):
+        queue.submit(request("too late"))
+
+
+def test_job_runs_after_the_waiting_worker_was_let_go(queue: BenchmarkQueue):
+    queue.submit(request("after a rest"))
+    queue._measurer.prepare()
+    queue._measurer.release()
+    queue.start()
+    *_, last = queue.submit(request("after a rest"))
+    queue.stop()
+    assert last.record
+
+
+def test_request_survives_its_encoding():
+    asked = request("kept", name="a name")
+    assert decode_request(encode_request(asked)) == asked
