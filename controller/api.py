@@ -24,7 +24,7 @@ from controller.core.objective import Constraint, Objective
 from controller.core.plugins import find_plugin
 from controller.core.protocols import SearchSpace
 from controller.core.trial import Trial
-from controller.devices.connect import connected
+from controller.devices.connect import connected, find_device
 from controller.evaluation import Board, devices_named
 from controller.models.artifact import export
 from controller.models.module import NetworkModule
@@ -138,9 +138,10 @@ def start(config: SearchConfig, store: str, on_progress: Callable[[Progress], ob
         SearchStoppedError: If the search could not go on; it can be resumed.
     """
     with ExitStack() as stack:
-        objectives, constraints = goals(config)
-        boards = _boards(config, objectives, constraints, stack)
+        for name in _device_names(config):
+            find_device(name, home())
         plan = _plan(config)
+        boards = _boards(config, stack)
         opened = Store(store)
         stack.callback(opened.close)
         run = opened.create_run(_configuration(config, plan), _environment())
@@ -170,7 +171,7 @@ def resume(name: str, store: str, on_progress: Callable[[Progress], object]) -> 
                 f"dataset {config.dataset} is not what it was when run {run.id} began, so its candidates could not be compared; "
                 "restore the images, or start a new search"
             )
-        boards = _boards(config, plan.objectives, plan.constraints, stack)
+        boards = _boards(config, stack)
         return _search(config, plan, opened.claim(run), opened, boards, on_progress)
 
 
@@ -267,13 +268,15 @@ def goals(config: SearchConfig) -> tuple[tuple[Objective, ...], tuple[Constraint
     return tuple(objectives), tuple(Constraint.parse(text, default) for text in config.constraints)
 
 
-def _boards(
-    config: SearchConfig, objectives: Sequence[Objective], constraints: Sequence[Constraint], stack: ExitStack
-) -> dict[str, Board]:
-    """Return a connection to every device that a goal or the configuration names, closed by stack."""
-    names = dict.fromkeys([*config.device, *devices_named(objectives, constraints)])
+def _device_names(config: SearchConfig) -> list[str]:
+    """Return every device that a goal or the configuration names."""
+    return list(dict.fromkeys([*config.device, *devices_named(*goals(config))]))
+
+
+def _boards(config: SearchConfig, stack: ExitStack) -> dict[str, Board]:
+    """Return connections to the devices, closed by stack."""
     boards = {}
-    for name in names:
+    for name in _device_names(config):
         client = stack.enter_context(connected(name, home(), config.patience_s))
         boards[name] = Board(bench=client, shares_processor=client.describe().shares_processor)
     return boards

@@ -46,6 +46,13 @@ class ChainConfig(_Section):
     stem_channels: int = 16
 
 
+class EvolutionConfig(_Section):
+    """How evolution goes about it; see `controller.algorithms.evolution.Evolution`."""
+
+    population: int = Field(default=20, ge=2)
+    crossover_probability: float = Field(default=0.5, ge=0, le=1)
+
+
 class SearchConfig(_Section):
     """One search.
 
@@ -74,6 +81,7 @@ class SearchConfig(_Section):
     patience_s: float = Field(default=300.0, gt=0)
     training: TrainingConfig = TrainingConfig()
     chain: ChainConfig = ChainConfig()
+    evolution: EvolutionConfig = EvolutionConfig()
 
     @field_validator("device", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from controller.core.errors import BenchmarkFailedError, ExportError, SearchStoppedError
+from controller.core.errors import BenchmarkFailedError, ConfigurationError, ExportError
 from controller.core.measurement import ExportedModel, Measurement, MeasurementMode, ModelFormat
 from controller.core.network import Network
 from controller.core.objective import Constraint, Objective, Source, broken
@@ -141,7 +141,7 @@ class Evaluator:
 
         Raises:
             DeviceUnreachableError: If a device stays away.
-            SearchStoppedError: If a device cannot tell what an objective or constraint asks for.
+            ConfigurationError: If a device cannot tell what an objective or constraint asks for.
         """
         for device, future in list(candidate.measuring.items()):
             if future.done():
@@ -221,7 +221,7 @@ class Evaluator:
         missing = [name for name in wanted if name not in measurement.metrics]
         if missing:
             why = measurement.energy_absent_reason if missing[0] == "energy_mj" else "too few samples"
-            raise SearchStoppedError(
+            raise ConfigurationError(
                 f"device {device!r} does not tell {missing[0]}: {why}; search without this objective or constraint"
             )
         candidate.trial = replace(

@@ -1,16 +1,16 @@
 """What proposes architectures. Third parties add algorithms through the entry-point group `edgenas.algorithms`.
 
-Each is called as `algorithm(space, objectives, seed)` and only asks and is told.
+Each is called as `algorithm(space, objectives, seed)`, with options of its own by name, and only asks and
+is told.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from controller.algorithms.evolution import Evolution
 from controller.algorithms.random import RandomSearch
-from controller.core.objective import Objective
-from controller.core.protocols import SearchAlgorithm, SearchSpace
+from controller.core.protocols import SearchAlgorithm
 
-AlgorithmFactory = Callable[[SearchSpace, Sequence[Objective], int], SearchAlgorithm]
+AlgorithmFactory = Callable[..., SearchAlgorithm]
 
 ALGORITHMS: Mapping[str, AlgorithmFactory] = {"random": RandomSearch, "evolution": Evolution}
 

@@ -22,6 +22,7 @@ from controller.config import home
 from controller.core.errors import BenchmarkFailedError, ConfigurationError
 from controller.core.measurement import ExportedModel, MeasurementMode, ModelFormat
 from controller.devices.connect import connected
+from controller.models.inspection import onnx_input_names
 
 
 def bench(
@@ -42,7 +43,7 @@ def bench(
 ) -> None:
     """Measure model files on devices."""
     models = [(path, _read(path, runtime)) for path in model]
-    shapes = _shapes(input_shape) if input_shape else {}
+    shapes = {path: _shapes(input_shape, path, exported) if input_shape else {} for path, exported in models}
     measured: list[dict[str, Any]] = []
     failures: list[str] = []
     with ExitStack() as stack:
@@ -56,7 +57,7 @@ def bench(
                         model_name=path.name,
                         mode=MeasurementMode.FULL,
                         threads=threads,
-                        input_shapes=shapes,
+                        input_shapes=shapes[path],
                         on_event=partial(_say, f"{path.name} on {name}"),
                     )
                 except BenchmarkFailedError as error:
@@ -87,15 +88,25 @@ def _read(path: Path, model_format: ModelFormat) -> ExportedModel:
     )
 
 
-def _shapes(text: str) -> dict[str, tuple[int, ...]]:
-    """Return shapes by input name; a shape without a name is for the model's only input, named ``."""
+def _shapes(text: str, path: Path, model: ExportedModel) -> dict[str, tuple[int, ...]]:
+    """Return shapes by input name; a shape without a name is that of the model's only input."""
     shapes = {}
     for part in text.split(";"):
         name, _, sizes = part.rpartition("=")
         try:
-            shapes[name.strip()] = tuple(int(size) for size in sizes.split(","))
+            shape = tuple(int(size) for size in sizes.split(","))
         except ValueError as error:
             raise ConfigurationError(
                 f"input shape {part!r} is not understood; expected sizes such as 1,3,224,224 or NAME=1,3,224,224"
             ) from error
+        shapes[name.strip() or _only_input(path, model)] = shape
     return shapes
+
+
+def _only_input(path: Path, model: ExportedModel) -> str:
+    names = onnx_input_names(model.data)
+    if len(names) != 1:
+        raise ConfigurationError(
+            f"model {path} has {len(names)} inputs; name the one meant: --input-shape NAME=1,3,224,224 with NAME one of {', '.join(names)}"
+        )
+    return names[0]

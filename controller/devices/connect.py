@@ -6,12 +6,21 @@ from pathlib import Path
 
 from controller.devices.client import DeviceClient
 from controller.devices.local import LocalAgent
-from controller.devices.registry import LOCAL, DeviceRegistry
+from controller.devices.registry import LOCAL, DeviceRegistry, RegisteredDevice
 
 
 def registry(home: Path) -> DeviceRegistry:
     """Return the registry of an EdgeNAS home."""
     return DeviceRegistry(home / "devices.json")
+
+
+def find_device(name: str, home: Path) -> RegisteredDevice | None:
+    """Return where a device is registered; None for `local`, which needs no registration.
+
+    Raises:
+        NotFoundError: If no such device is registered.
+    """
+    return None if name == LOCAL else registry(home).find(name)
 
 
 @contextmanager
@@ -22,8 +31,9 @@ def connected(name: str, home: Path, patience_s: float = 300.0) -> Iterator[Devi
         NotFoundError: If no such device is registered.
         DeviceError: If the local agent does not start.
     """
-    if name != LOCAL:
-        with DeviceClient(name, registry(home).find(name).address, patience_s) as client:
+    device = find_device(name, home)
+    if device is not None:
+        with DeviceClient(name, device.address, patience_s) as client:
             yield client
         return
     with (

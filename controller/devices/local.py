@@ -1,6 +1,7 @@
 """The agent on this machine: started when it is needed, on loopback, so that the path is that of a board."""
 
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -12,10 +13,14 @@ from controller.core.errors import DeviceError
 logger = logging.getLogger(__name__)
 
 _READY = "listening on "
+_ANY_PORT = "127.0.0.1:0"
 
 
 class LocalAgent:
     """A child process that serves this machine; it ends when this process does, however that ends.
+
+    A machine has one agent, the arbiter of its processor: where another host process has started it
+    already, that one is shared.
 
     Args:
         state_dir: Where the agent keeps its models and history.
@@ -25,7 +30,7 @@ class LocalAgent:
         self._state_dir = state_dir
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
-        self.address = "127.0.0.1:0"
+        self.address = _ANY_PORT
 
     def __enter__(self) -> "LocalAgent":
         self.ensure_running()
@@ -37,7 +42,7 @@ class LocalAgent:
         self.close()
 
     def ensure_running(self) -> None:
-        """Start the agent unless it runs; after a crash it comes back at the same address.
+        """Start the agent unless one runs; after a crash it comes back at the same address.
 
         Raises:
             DeviceError: If it does not start.
@@ -45,41 +50,75 @@ class LocalAgent:
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return
-            self._close_pipes()
-            command = [sys.executable, "-m", "device_agent", "serve", "--address", self.address]
-            command += ["--state-dir", str(self._state_dir), "--exit-on-stdin-eof"]
-            self._state_dir.mkdir(parents=True, exist_ok=True)
-            with (self._state_dir / "agent.log").open("w", encoding="utf-8") as log:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    start_new_session=True,
-                )
-            assert self._process.stdout is not None
-            ready = self._process.stdout.readline().strip()
-            if not ready.startswith(_READY):
-                self._process.wait()
-                raise DeviceError(f"the agent on this machine did not start: {self._last_words()}")
-            self.address = ready.removeprefix(_READY)
-            logger.info("the agent on this machine listens on %s", self.address)
+            self._release()
+            failure = self._start()
+            if failure is None:
+                return
+            shared = self._shared_address()
+            if shared is None or self.address not in (_ANY_PORT, shared):
+                raise DeviceError(f"the agent on this machine did not start: {failure}")
+            self.address = shared
+            logger.info("sharing the agent on this machine at %s", shared)
 
     def close(self) -> None:
-        """Stop the agent; a job under way is lost, finished ones are in its history."""
+        """Stop the agent if it is ours; a job under way is lost, finished ones are in its history."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._process.terminate()
-                self._process.wait(timeout=30)
-            self._close_pipes()
-            self._process = None
+            self._release()
 
-    def _close_pipes(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout) if self._process else ():
+    def _start(self) -> str | None:
+        """Start the agent; return what it said where that failed."""
+        command = [sys.executable, "-m", "device_agent", "serve", "--address", self.address]
+        command += ["--state-dir", str(self._state_dir), "--exit-on-stdin-eof"]
+        try:
+            self._state_dir.mkdir(parents=True, exist_ok=True)
+            log = (self._state_dir / "agent.log").open("a+", encoding="utf-8")
+        except OSError as error:
+            return f"{error.filename}: {error.strerror}"
+        with log:
+            begin = log.tell()
+            # A session of its own: an interrupt from the keyboard is for the host, which then ends the agent.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+            assert self._process.stdout is not None
+            ready = self._process.stdout.readline().strip()
+            if ready.startswith(_READY):
+                self.address = ready.removeprefix(_READY)
+                self._address_file.write_text(self.address, encoding="ascii")
+                logger.info("the agent on this machine listens on %s", self.address)
+                return None
+            self._release()
+            log.seek(begin)
+            lines = log.read().strip().splitlines()
+        return lines[-1].removeprefix("edgenas-agent: ") if lines else "it said nothing"
+
+    @property
+    def _address_file(self) -> Path:
+        return self._state_dir / "address"
+
+    def _shared_address(self) -> str | None:
+        """Return where another process's agent for this machine listens; None where there is none."""
+        try:
+            address = self._address_file.read_text(encoding="ascii").strip()
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except (OSError, ValueError):
+            return None
+        return address
+
+    def _release(self) -> None:
+        """Wait for our process to end and close the pipes to it."""
+        if self._process is None:
+            return
+        self._process.wait(timeout=30)
+        for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 pipe.close()
-
-    def _last_words(self) -> str:
-        lines = (self._state_dir / "agent.log").read_text(encoding="utf-8").strip().splitlines()
-        return lines[-1].removeprefix("edgenas-agent: ") if lines else "it said nothing"
+        self._process = None
