@@ -15,6 +15,7 @@ TEST_ACCURACY = Metric(
 _KNOWN = {**METRICS, TEST_ACCURACY.name: TEST_ACCURACY}
 _ALWAYS = ("accuracy", TEST_ACCURACY.name)
 _ALWAYS_PER_DEVICE = ("latency_ms", "peak_memory_mb", "energy_mj")
+_ORDER = ("accuracy", TEST_ACCURACY.name, *(name for name in METRICS if name != "accuracy"))
 _HOW = {
     Source.ANALYSIS: "computed from the layers",
     Source.DEVICE: "measured on the device, with model.onnx",
@@ -52,15 +53,23 @@ class Figure:
 
 
 def figures(values: Mapping[str, float]) -> tuple[Figure, ...]:
-    """Return the known figures in the order given, then what a reader would look for in vain.
+    """Return the known figures and those that a reader would look for in vain, by device.
 
     Args:
         values: By objective key.
     """
-    devices = dict.fromkeys(device for key in values if (device := key.partition("@")[2]))
+    devices = list(dict.fromkeys(key.partition("@")[2] for key in values if "@" in key))
     expected = [*_ALWAYS, *(f"{name}@{device}" for device in devices for name in _ALWAYS_PER_DEVICE)]
-    absent = [key for key in expected if key not in values]
-    return tuple(_figure(key, values.get(key)) for key in (*values, *absent))
+
+    def position(key: str) -> tuple[int, int]:
+        name, _, device = key.partition("@")
+        return (
+            devices.index(device) + 1 if device else 0,
+            _ORDER.index(name) if name in _ORDER else len(_ORDER),
+        )
+
+    keys = sorted(dict.fromkeys((*values, *expected)), key=position)
+    return tuple(_figure(key, values.get(key)) for key in keys)
 
 
 def _figure(key: str, value: float | None) -> Figure:

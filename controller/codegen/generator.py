@@ -50,7 +50,7 @@ def generate_project(project: Project, out: Path) -> None:
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigurationError(f"'{out}' exists and is no empty directory; choose another --out")
-    files = _files(project)
+    files = project_files(project)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -68,8 +68,12 @@ def generate_project(project: Project, out: Path) -> None:
         ) from error
 
 
-def _files(project: Project) -> dict[str, bytes]:
-    """Return the content of every file by name."""
+def project_files(project: Project) -> dict[str, bytes]:
+    """Return the content of every file by name, not proven yet.
+
+    Raises:
+        NetworkError: If the network cannot be written as one method call a block.
+    """
     source = model_source(project.network)
     context = _context(project, source)
     kind = project.dataset.name if project.dataset.name in _DATASET_TITLES else "torchvision"

@@ -11,7 +11,7 @@ from controller.core.network import Network
 from controller.training.dataset import DatasetInfo
 from controller.training.recipe import TrainingRecipe
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class Project:
     """A network that was chosen, and everything that is known of it.
 
     Attributes:
-        name: Letters, digits, `.`, `_` and `-`, e.g. `edgenas-digits-3fa2`.
+        name: At most 60 letters, digits, `.`, `_` and `-`, e.g. `edgenas-digits-3fa2`.
         network: What was searched.
         weights: State dict of its module.
         onnx: The very file that was measured.
@@ -44,7 +44,7 @@ class Project:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(
-                f"project name {self.name!r} is not letters, digits, '.', '_' and '-', starting with a letter or digit"
+                f"project name {self.name!r} is not 1 to 60 letters, digits, '.', '_' and '-', starting with a letter or digit"
             )
         expected = (self.network.input_shape, self.network.output.shape)
         given = (self.dataset.image_shape, (len(self.dataset.classes),))

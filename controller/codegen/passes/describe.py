@@ -25,7 +25,7 @@ def summary(form: BlockForm, numbers: Numbers) -> str:
     for layer in main:
         if layer.primitive is Add:
             added = " and ".join(_operand(form, operand, names) for operand in layer.inputs[1:])
-            words.append(f"plus {added}")
+            words.append(f"plus {added}" if words else f"the input plus {added}")
         else:
             words.append(_WORDS[layer.primitive](layer, numbers))
     sentence = ", ".join(words)
