@@ -274,7 +274,7 @@ class ChainSpace:
         return _Slot(
             operation=str(rng.choice(self._names)),
             channels=int(rng.choice(self.channels[:ceiling])),
-            stride=1 + int(rng.random() < halvings / count),
+            stride=1 + int(rng.random() < max(0.05, halvings / (halvings + count))),
             skips=self._random_skips(rng),
         )
 

@@ -134,9 +134,12 @@ class BenchmarkSpec(google.protobuf.message.Message):
     seed: builtins.int
     """Seed of the random input data."""
     mode: Global___MeasurementMode.ValueType
+    """Required."""
     @property
     def input_shapes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___InputShape]:
-        """Shapes for inputs whose axes the model leaves open. Inputs not named keep the model's shape."""
+        """Shapes for inputs whose axes the model leaves open. Inputs not named keep the model's shape; an
+        open first axis, the batch, is then 1, and any other open axis is refused. A record has every input.
+        """
 
     def __init__(
         self,

@@ -137,8 +137,10 @@ class BenchmarkServiceStub(typing.Generic[_BenchmarkServiceRunBenchmarkType, _Be
     result or a failure. Results are in the agent's history before they are sent. Calling again
     with the same `request_id` joins the job under way or returns its result: nothing is measured
     twice. The job goes on when the caller's connection is lost; CancelBenchmark ends it.
+    A failure is no result: its `request_id` is free again, and asking with it measures again.
     NOT_FOUND where the model was never uploaded; ALREADY_EXISTS where `request_id` was used with
-    another model or spec.
+    another model or spec; FAILED_PRECONDITION where the board has no such runtime installed;
+    RESOURCE_EXHAUSTED where too many callers or jobs wait already; UNAVAILABLE while the agent stops.
     """
 
     CancelBenchmark: _BenchmarkServiceCancelBenchmarkType
@@ -182,8 +184,10 @@ class BenchmarkServiceServicer(metaclass=abc.ABCMeta):
         result or a failure. Results are in the agent's history before they are sent. Calling again
         with the same `request_id` joins the job under way or returns its result: nothing is measured
         twice. The job goes on when the caller's connection is lost; CancelBenchmark ends it.
+        A failure is no result: its `request_id` is free again, and asking with it measures again.
         NOT_FOUND where the model was never uploaded; ALREADY_EXISTS where `request_id` was used with
-        another model or spec.
+        another model or spec; FAILED_PRECONDITION where the board has no such runtime installed;
+        RESOURCE_EXHAUSTED where too many callers or jobs wait already; UNAVAILABLE while the agent stops.
         """
 
     @abc.abstractmethod

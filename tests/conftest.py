@@ -1,0 +1,60 @@
+"""What several parts of the suite need: an EdgeNAS home of their own, and small real images."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test an empty EdgeNAS home."""
+    path = tmp_path / "edgenas-home"
+    monkeypatch.setenv("EDGENAS_HOME", str(path))
+    monkeypatch.delenv("EDGENAS_STORE", raising=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 3 classes, 20 noisy images of 12 × 12 pixels each, told apart by their colour."""
+    rng = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("images")
+    for name, colour in COLOURS.items():
+        (root / name).mkdir()
+        for index in range(20):
+            pixels = np.clip(np.array(colour) + rng.normal(0, 40, size=(12, 12, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index:02d}.png")
+    return root
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def edgenas(home: Path) -> Command:
+    """Return a function that runs the `edgenas` command in the test's home."""
+
+    def run(*arguments: object, timeout_s: float = 240) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            edgenas_command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env={**os.environ, "EDGENAS_HOME": str(home), "COLUMNS": "200"},
+            check=False,
+        )
+
+    return run
+
+
+def edgenas_command(*arguments: object) -> list[str]:
+    """Return the command line of the installed `edgenas`."""
+    return [str(Path(sys.executable).with_name("edgenas")), *map(str, arguments)]

@@ -1,0 +1,300 @@
+"""What the loop promises, whatever the algorithm, the board and the order in which results come in."""
+
+import threading
+from collections import Counter
+
+import pytest
+from search_laboratory import DEVICE, Laboratory, ScriptedBench
+
+from controller.algorithms import Evolution, RandomSearch
+from controller.core.architecture import Architecture
+from controller.core.errors import (
+    BenchmarkFailedError,
+    ConfigurationError,
+    DeviceUnreachableError,
+    SearchStoppedError,
+)
+from controller.core.measurement import MeasurementMode
+from controller.core.objective import Objective
+from controller.core.trial import Trial, TrialState
+from controller.evaluation import TEST_ACCURACY
+from controller.search import Budget, Progress
+from controller.store.store import RunState
+
+WAIT_S = 60
+
+
+class Killed(BaseException):
+    """Ends a search as SIGKILL would: nothing that handles errors sees it coming."""
+
+
+def sequence(laboratory: Laboratory, run_id: str) -> list[str]:
+    return [trial.id for trial in laboratory.store.trials(run_id).trials]
+
+
+def test_search_evaluates_its_budget_and_confirms_its_front(laboratory: Laboratory) -> None:
+    run = laboratory.run()
+
+    best = laboratory.search(run).run()
+
+    trials = laboratory.store.trials(run.id).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 6
+    assert best
+    for trial in best:
+        assert (trial.id, MeasurementMode.FULL) in laboratory.bench.asked
+        assert 0 <= trial.values[TEST_ACCURACY] <= 1
+        assert trial.values["latency_ms@bench"] > 0
+    others = {trial.id for trial in trials} - {trial.id for trial in best}
+    assert all(TEST_ACCURACY not in trial.values for trial in trials if trial.id in others)
+    assert laboratory.store.run(run.id).state is RunState.FINISHED
+
+
+def test_search_measures_and_trains_each_id_once_when_the_algorithm_repeats_itself(
+    laboratory: Laboratory,
+) -> None:
+    class Stutter(RandomSearch):
+        def ask(self, count: int) -> list[Architecture]:
+            asked = super().ask(count) if not hasattr(self, "last") or self.repeated else self.last
+            self.repeated = getattr(self, "last", None) is asked
+            self.last = asked
+            return asked
+
+    run = laboratory.run()
+
+    laboratory.search(run, Stutter(laboratory.space, [], seed=3)).run()
+
+    ids = sequence(laboratory, run.id)
+    assert len(ids) == len(set(ids)) == 6
+    assert len(laboratory.trainer.trained) == 6
+    assert set(Counter(laboratory.bench.asked).values()) == {1}
+
+
+def test_search_never_measures_or_trains_what_analysis_rejects(laboratory: Laboratory) -> None:
+    laboratory.constraints = ("params_m<=0.004",)
+    run = laboratory.run()
+
+    laboratory.search(run).run()
+
+    trials = laboratory.store.trials(run.id).trials
+    rejected = [trial for trial in trials if trial.state is TrialState.REJECTED]
+    measured = {name for name, _ in laboratory.bench.asked}
+    assert rejected
+    assert not measured.intersection(trial.id for trial in rejected)
+    assert max(laboratory.trainer.trained) <= 4000
+    assert sum(trial.state is TrialState.COMPLETE for trial in trials) == 6
+    assert all("breaks params_m<=0.004" in trial.reason for trial in rejected)
+
+
+def test_search_never_trains_what_measurement_rejects(laboratory: Laboratory) -> None:
+    laboratory.constraints = ("latency_ms<=2",)
+    run = laboratory.run()
+
+    best = laboratory.search(run).run()
+
+    trials = laboratory.store.trials(run.id).trials
+    rejected = [trial for trial in trials if trial.state is TrialState.REJECTED]
+    assert rejected
+    assert all(trial.epochs == 0 and trial.values["latency_ms@bench"] > 2 for trial in rejected)
+    assert len(laboratory.trainer.trained) == sum(trial.state is TrialState.COMPLETE for trial in trials)
+    assert all(trial.values["latency_ms@bench"] <= 2 for trial in best)
+
+
+def test_search_measures_while_it_trains_when_the_board_is_another_machine(laboratory: Laboratory) -> None:
+    training = threading.Event()
+    laboratory.bench = ScriptedBench(before=lambda _: _require(training.wait(WAIT_S)))
+    laboratory.trainer.before = training.set
+
+    laboratory.search(laboratory.run()).run()
+
+    assert training.is_set()
+
+
+def test_search_does_not_train_while_its_own_machine_measures(laboratory: Laboratory) -> None:
+    laboratory.shares_processor = True
+    measuring = threading.Lock()
+    laboratory.bench = ScriptedBench(before=lambda _: _require(measuring.acquire(timeout=WAIT_S)))
+    original = laboratory.bench.measure
+
+    def measure(*arguments, **named):  # type: ignore[no-untyped-def]
+        try:
+            return original(*arguments, **named)
+        finally:
+            measuring.release()
+
+    laboratory.bench.measure = measure  # type: ignore[method-assign]
+    overlaps: list[bool] = []
+    laboratory.trainer.before = lambda: overlaps.append(measuring.locked())
+
+    laboratory.search(laboratory.run()).run()
+
+    assert overlaps == [False] * 6
+
+
+def test_search_tells_in_the_order_asked_whichever_result_comes_first(laboratory: Laboratory) -> None:
+    told: list[int] = []
+
+    class Listening(RandomSearch):
+        def tell(self, trials: list[Trial]) -> None:  # type: ignore[override]
+            told.extend(trial.index for trial in trials)
+
+    three_trained = threading.Event()
+
+    def count_training() -> None:
+        if len(laboratory.trainer.trained) == 3:
+            three_trained.set()
+
+    laboratory.trainer.before = count_training
+    laboratory.bench = ScriptedBench(before=lambda _: _require(three_trained.wait(WAIT_S)))
+
+    laboratory.search(laboratory.run(), Listening(laboratory.space, [], seed=0)).run()
+
+    assert told == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("stop_after", range(1, 9))
+def test_search_killed_anywhere_resumes_to_the_sequence_of_one_never_interrupted(
+    laboratory: Laboratory, stop_after: int
+) -> None:
+    laboratory.budget = "8"
+    uninterrupted = laboratory.run()
+    laboratory.search(uninterrupted).run()
+    expected = sequence(laboratory, uninterrupted.id)
+    laboratory.trainer.trained.clear()
+    laboratory.bench.asked.clear()
+    run = laboratory.run()
+
+    def kill() -> None:
+        if len(laboratory.trainer.trained) == stop_after:
+            laboratory.trainer.before = lambda: None
+            raise Killed
+
+    laboratory.trainer.before = kill
+    with pytest.raises(Killed):
+        laboratory.search(run).run()
+    laboratory.search(laboratory.store.claim(laboratory.store.run(run.id))).run()
+
+    assert sequence(laboratory, run.id) == expected
+    # The candidate in training when it was killed is the only one trained again.
+    assert len(laboratory.trainer.trained) == 8 + 1
+
+
+def test_search_stops_with_the_way_to_resume_when_a_device_stays_away(laboratory: Laboratory) -> None:
+    def away(_: str) -> None:
+        raise DeviceUnreachableError("device 'bench' gave no answer")
+
+    laboratory.bench.before = away
+    run = laboratory.run()
+
+    with pytest.raises(SearchStoppedError, match=f"edgenas runs resume {run.id}"):
+        laboratory.search(run).run()
+    assert laboratory.store.run(run.id).state is RunState.STOPPED
+    laboratory.bench.before = lambda _: None
+    best = laboratory.search(laboratory.store.claim(laboratory.store.run(run.id))).run()
+
+    assert best
+    assert laboratory.store.run(run.id).state is RunState.FINISHED
+
+
+def test_search_goes_on_when_a_board_cannot_measure_one_candidate(laboratory: Laboratory) -> None:
+    failed: list[str] = []
+
+    def fail_the_second(name: str) -> None:
+        if len(laboratory.bench.asked) == 2:
+            failed.append(name)
+            raise BenchmarkFailedError("the worker died")
+
+    laboratory.bench.before = fail_the_second
+    run = laboratory.run()
+
+    laboratory.search(run).run()
+
+    states = {trial.id: (trial.state, trial.reason) for trial in laboratory.store.trials(run.id).trials}
+    assert states.pop(failed[0]) == (TrialState.FAILED, "the worker died")
+    assert {state for state, _ in states.values()} == {TrialState.COMPLETE}
+
+
+def test_search_refuses_an_objective_that_the_device_cannot_tell(laboratory: Laboratory) -> None:
+    laboratory.objectives = ("accuracy", "energy_mj")
+
+    with pytest.raises(ConfigurationError, match="device 'bench' does not tell energy_mj: no sensor"):
+        laboratory.search(laboratory.run()).run()
+
+
+def test_search_stops_when_no_candidate_meets_a_constraint(laboratory: Laboratory) -> None:
+    laboratory.constraints = ("macs_m<=0.0001",)
+    laboratory.space = type(laboratory.space)(
+        input_shape=(3, 12, 12), classes=3, min_layers=1, max_layers=8, channels=(8, 16, 24), stem_channels=8
+    )
+    run = laboratory.run()
+
+    with pytest.raises(SearchStoppedError, match=r"last 1000 candidates .* broke a constraint"):
+        laboratory.search(run, RandomSearch(laboratory.space, [], seed=0)).run()
+
+    assert laboratory.trainer.trained == []
+
+
+def test_search_ends_when_a_small_space_is_used_up(laboratory: Laboratory) -> None:
+    laboratory.space = type(laboratory.space)(
+        input_shape=(3, 12, 12),
+        classes=3,
+        min_layers=1,
+        max_layers=1,
+        operations=("conv1x1", "conv3x3"),
+        channels=(8,),
+        max_skip_distance=0,
+    )
+    laboratory.budget = "50"
+    run = laboratory.run()
+
+    laboratory.search(run, Evolution(laboratory.space, [Objective.parse("accuracy")], seed=0)).run()
+
+    # Two operations, each at stride 1 and 2.
+    assert len(sequence(laboratory, run.id)) == 4
+
+
+def test_search_reports_growing_trials_and_a_volume_that_never_falls(laboratory: Laboratory) -> None:
+    laboratory.budget = "12"
+    reports: list[Progress] = []
+
+    laboratory.search(laboratory.run(), on_progress=reports.append).run()
+
+    counts = [len(report.trials) for report in reports]
+    volumes = [report.covered_volume for report in reports if report.covered_volume is not None]
+    assert counts == sorted(counts)
+    assert counts[-1] == 12
+    assert volumes == sorted(volumes)
+    assert 0 < volumes[-1] <= 1
+    assert reports[0].activity == "training"
+
+
+def test_search_without_device_objectives_needs_no_board(laboratory: Laboratory) -> None:
+    laboratory.objectives = ("accuracy", "macs_m")
+
+    best = laboratory.search(laboratory.run(), boards={}).run()
+
+    assert best
+    assert laboratory.bench.asked == []
+    assert all(f"latency_ms@{DEVICE}" not in trial.values for trial in best)
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("200", Budget(trials=200)),
+        ("45s", Budget(seconds=45)),
+        ("30m", Budget(seconds=1800)),
+        ("1.5h", Budget(seconds=5400)),
+    ],
+)
+def test_budget_parses_candidates_and_times(text: str, budget: Budget) -> None:
+    assert Budget.parse(text) == budget
+
+
+@pytest.mark.parametrize("text", ["0", "", "-3", "1.5", "ten", "3d", "0m"])
+def test_budget_refuses_what_is_neither(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"budget {text!r}"):
+        Budget.parse(text)
+
+
+def _require(condition: bool) -> None:
+    assert condition, "waited in vain"
