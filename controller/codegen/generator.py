@@ -43,7 +43,7 @@ def generate_project(project: Project, out: Path) -> None:
         out: A directory that does not exist yet or is empty.
 
     Raises:
-        ConfigurationError: If out holds something or cannot be written.
+        ConfigurationError: If out holds something or cannot be written, or there is no loader for the dataset.
         NetworkError: If the network cannot be written as one method call a block.
         ExportError: If the weights are not the network's, or the written model differs from it.
     """
@@ -53,15 +53,20 @@ def generate_project(project: Project, out: Path) -> None:
     files = project_files(project)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        # What exists may be a mount point or a shell's current directory: it is filled, not replaced.
+        is_new = not out.exists()
+        place = out.parent if is_new else out
+        with tempfile.TemporaryDirectory(dir=place, prefix=f".{out.name}-") as scratch:
             folder = Path(scratch) / "project"
             folder.mkdir()
             for name, content in files.items():
                 (folder / name).write_bytes(content)
             verify(project.network, project.weights, folder)
-            if out.exists():
-                out.rmdir()
-            folder.rename(out)
+            if is_new:
+                folder.rename(out)
+            else:
+                for path in folder.iterdir():
+                    path.rename(out / path.name)
     except OSError as error:
         raise ConfigurationError(
             f"the project cannot be written to '{out}': {error.strerror or error}; choose another --out"
@@ -72,8 +77,14 @@ def project_files(project: Project) -> dict[str, bytes]:
     """Return the content of every file by name, not proven yet.
 
     Raises:
+        ConfigurationError: If there is no loader for the dataset.
         NetworkError: If the network cannot be written as one method call a block.
     """
+    known = (*_DATASET_TITLES, *_TORCHVISION)
+    if project.dataset.name not in known:
+        raise ConfigurationError(
+            f"dataset {project.dataset.name!r} has no loader to write; expected one of {', '.join(known)}"
+        )
     source = model_source(project.network)
     context = _context(project, source)
     kind = project.dataset.name if project.dataset.name in _DATASET_TITLES else "torchvision"
@@ -122,7 +133,7 @@ def _context(project: Project, source: ModelSource) -> dict[str, object]:
         "torchvision_name": torchvision_name,
         "dataset_title": _DATASET_TITLES.get(dataset.name, torchvision_name),
         "data_path": string(dataset.path or "data"),
-        "suffixes": sorted(SUFFIXES),
+        "suffixes_constant": constant("SUFFIXES", [string(suffix) for suffix in sorted(SUFFIXES)]),
         "figures": rows,
         "devices": list(dict.fromkeys(figure.device for figure in rows if figure.device)),
         "onnx_sha256": hashlib.sha256(project.onnx).hexdigest(),

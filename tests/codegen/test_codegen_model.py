@@ -105,7 +105,9 @@ def networks(draw: st.DrawFn) -> Network:
     builder = NetworkBuilder(input_shape=(draw(st.sampled_from((1, 3))), draw(side), draw(side)))
     outputs = [INPUT]
     for index in range(draw(st.integers(1, 4))):
-        with builder.block(f"layer_{index + 1}", draw(st.sampled_from(("conv3x3", "net", "5 odd-kind")))):
+        with builder.block(
+            f"layer_{index + 1}", draw(st.sampled_from(("conv3x3", "net", "path", "none", "5 odd-kind")))
+        ):
             x = draw_layer(draw, builder, "layer_a", outputs[-1])
             for name in "bcd"[: draw(st.integers(0, 3))]:
                 before = x

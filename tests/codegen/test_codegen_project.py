@@ -43,10 +43,13 @@ def test_project_holds_what_was_measured(tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["project"]
 
 
-def test_empty_directory_is_filled(tmp_path: Path) -> None:
+def test_empty_directory_is_filled_and_not_replaced(tmp_path: Path) -> None:
+    before = tmp_path.stat().st_ino
+
     generate_project(example_project(), tmp_path)
 
-    assert (tmp_path / "model.py").is_file()
+    assert tmp_path.stat().st_ino == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(project_files(example_project()))
 
 
 @pytest.mark.parametrize("kind", ["directory", "file"])
@@ -121,6 +124,13 @@ def test_model_that_differs_is_not_proven(tmp_path: Path, old: str, new: str, me
 
     with pytest.raises(ExportError, match=message):
         verify(project.network, project.weights, tmp_path)
+
+
+def test_dataset_without_a_loader_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match="dataset 'imagenet' has no loader to write; expected one of digits"
+    ):
+        project_files(example_project(dataset=replace(DIGITS, name="imagenet")))
 
 
 @pytest.mark.parametrize("name", ["", "two words", '"""', "../up", "x" * 61])

@@ -196,6 +196,16 @@ def test_training_without_its_images_says_what_to_do(tmp_path: Path, colours: Pa
     assert done.stderr == f"{tmp_path}/nowhere is no folder; name the folder of images with --data PATH\n"
 
 
+def test_training_on_other_classes_is_refused(tmp_path: Path, colours: Path) -> None:
+    write_images(tmp_path / "images", 2, seed=0)
+    (tmp_path / "images" / "twilight").mkdir()
+
+    done = run_script(colours / "train.py", "--data", tmp_path / "images", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("images/twilight is none of the classes dark side, it's bright\n")
+
+
 def layouts() -> list[tuple[str, Callable[[Path], None]]]:
     return [
         ("flat", lambda root: write_images(root, 20, seed=0)),

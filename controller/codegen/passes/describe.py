@@ -21,7 +21,7 @@ def summary(form: BlockForm, numbers: Numbers) -> str:
     """Return what a block does along its main path, e.g. `3x3 convolution, batch norm, ReLU.`."""
     main = form.main_path()
     names = {layer.name for layer in main}
-    words = []
+    words: list[str] = []
     for layer in main:
         if layer.primitive is Add:
             added = " and ".join(_operand(form, operand, names) for operand in layer.inputs[1:])

@@ -10,6 +10,9 @@ NETWORK_CLASS = "Net"
 RESERVED = frozenset({"self", "torch", "nn", "super"})
 """Names that generated methods read and must not assign."""
 
+_TAKEN = frozenset({NETWORK_CLASS, "Path", "None", "True", "False"})
+"""Names in model.py that a class must not have."""
+
 _ROLE = re.compile(r"(?<=.)_(conv|bn|relu|pool)\Z")
 _COUNTED = {2: "Two", 3: "Three", 4: "Four", 5: "Five"}
 
@@ -53,7 +56,7 @@ def class_names(forms: Sequence[BlockForm]) -> tuple[str, ...]:
         for sort in (added for added in _added(form) if not name.endswith(added)):
             name += sort
         number, candidate = 1, name
-        while candidate in names or candidate in (NETWORK_CLASS, *RESERVED):
+        while candidate in names or candidate in _TAKEN:
             number += 1
             # Conv3x3 and a second one would read as Conv3x32.
             candidate = f"{name}_{number}" if name[-1].isdigit() else f"{name}{number}"
