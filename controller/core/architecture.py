@@ -56,7 +56,7 @@ class Architecture:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # an integer of thousands of digits is one too
             raise SpaceError(f"architecture {text[:60]!r} is not JSON: {error}") from error
         if not isinstance(values, dict) or not all(type(value) in (str, int) for value in values.values()):
             raise SpaceError(f"architecture {text[:60]!r} is not a JSON object of strings and integers")

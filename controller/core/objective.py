@@ -4,6 +4,7 @@ A metric is written `NAME` or `NAME@DEVICE`, a constraint `METRIC<=BOUND` or `ME
 stored as measured; they become minimised only inside `pareto/`.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ class Constraint:
             bound = float(match["bound"]) if match else None
         except ValueError:
             bound = None
-        if match is None or bound is None:
+        if match is None or bound is None or not math.isfinite(bound):
             raise ConfigurationError(
                 f"constraint {text!r} is not understood; expected METRIC<=NUMBER or METRIC>=NUMBER, e.g. 'latency_ms<=15'"
             )

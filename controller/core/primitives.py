@@ -45,10 +45,7 @@ class Conv2d(Primitive):
     groups: int = 1
 
     def __post_init__(self) -> None:
-        if self.kernel_size % 2 == 0:
-            raise NetworkError(
-                f"convolution has kernel_size {self.kernel_size}; 'same' padding needs an odd one"
-            )
+        _check_kernel(self.kernel_size)
 
     @property
     def padding(self) -> int:
@@ -77,6 +74,10 @@ class Conv2d(Primitive):
 class BatchNorm2d(Primitive):
     """Batch normalisation with scale and shift. Free: runtimes fold it into the convolution before it."""
 
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Return the input's shape."""
+        return _image(self, inputs)
+
     def parameters(self, inputs: Sequence[Shape]) -> int:
         """Return a scale and a shift per channel."""
         return 2 * _image(self, inputs)[0]
@@ -91,6 +92,9 @@ class ReLU(Primitive):
 class _Pool2d(Primitive):
     kernel_size: int
     stride: int = 1
+
+    def __post_init__(self) -> None:
+        _check_kernel(self.kernel_size)
 
     @property
     def padding(self) -> int:
@@ -153,6 +157,11 @@ class Add(Primitive):
         if len(inputs) < 2 or len(set(inputs)) != 1:
             raise NetworkError(f"sum has input shapes {list(inputs)}; expected two or more equal ones")
         return inputs[0]
+
+
+def _check_kernel(kernel_size: int) -> None:
+    if kernel_size % 2 == 0:
+        raise NetworkError(f"layer has kernel_size {kernel_size}; 'same' padding needs an odd one")
 
 
 def _single(primitive: Primitive, inputs: Sequence[Shape]) -> Shape:

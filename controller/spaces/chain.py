@@ -53,6 +53,7 @@ class ChainSpace:
 
     Raises:
         SpaceError: If the arguments make no sense together.
+        ConfigurationError: If nobody provides an operation.
     """
 
     input_shape: Shape
@@ -74,7 +75,7 @@ class ChainSpace:
             raise SpaceError(
                 f"channels are {list(self.channels)}; expected distinct positive numbers, ascending"
             )
-        if not self._names:
+        if not self._operations:
             raise SpaceError("operations hold nothing but zero; add at least one that computes something")
         if self.classes < 2:
             raise SpaceError(f"the dataset has {self.classes} class; a classifier needs at least 2")
