@@ -1,9 +1,5 @@
 """What several parts of the suite need: an EdgeNAS home of their own, and small real images."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,28 +29,3 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = np.clip(np.array(colour) + rng.normal(0, 40, size=(12, 12, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{index:02d}.png")
     return root
-
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def edgenas(home: Path) -> Command:
-    """Return a function that runs the `edgenas` command in the test's home."""
-
-    def run(*arguments: object, timeout_s: float = 240) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            edgenas_command(*arguments),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env={**os.environ, "EDGENAS_HOME": str(home), "COLUMNS": "200"},
-            check=False,
-        )
-
-    return run
-
-
-def edgenas_command(*arguments: object) -> list[str]:
-    """Return the command line of the installed `edgenas`."""
-    return [str(Path(sys.executable).with_name("edgenas")), *map(str, arguments)]
