@@ -203,6 +203,11 @@ def generate(
     module.load_state_dict(store.weights(run.id, trial.id))
     model = export(module, ModelFormat.ONNX)
     measured = store.measurements(run.id, trial)
+    if any(measurement.model_sha256 != model.sha256 for measurement in measured.values()):
+        raise NotFoundError(
+            f"candidate {trial.id} of run {run.id} was measured before it was trained, not yet with its weights; "
+            f"let the run finish first: edgenas runs resume {run.id}"
+        )
     generate_project(
         Project(
             name=f"{dataset.name}-{trial.id}",
@@ -211,11 +216,9 @@ def generate(
             onnx=model.data,
             dataset=dataset,
             recipe=_RECIPE.validate_python(run.configuration["recipe"]),
+            train_images=run.configuration["train_images"],
             figures=trial.values,
-            measurements=[
-                _measured(device, measurement, same_file=measurement.model_sha256 == model.sha256)
-                for device, measurement in measured.items()
-            ],
+            measurements=[_measured(device, measurement) for device, measurement in measured.items()],
         ),
         out,
     )
@@ -371,12 +374,12 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _measured(device: str, measurement: Measurement, *, same_file: bool) -> dict[str, Any]:
+def _measured(device: str, measurement: Measurement) -> dict[str, Any]:
     """Return a measurement for `measurements.json`."""
     record: dict[str, Any] = json.loads(TypeAdapter(Measurement).dump_json(measurement))
     return {
         "device": device,
-        "model_file": "model.onnx" if same_file else "the same network before training",
+        "model_file": "model.onnx",
         **measurement.metrics,
         "energy_mj": measurement.energy_mj,
         "energy_absent_reason": measurement.energy_absent_reason,

@@ -131,6 +131,7 @@ def _context(project: Project, source: ModelSource) -> dict[str, object]:
         "mean_constant": constant("MEAN", [repr(value) for value in dataset.mean]),
         "std_constant": constant("STD", [repr(value) for value in dataset.std]),
         "torchvision_name": torchvision_name,
+        "train_images": project.train_images,
         "dataset_title": _DATASET_TITLES.get(dataset.name, torchvision_name),
         "data_path": string(dataset.path or "data"),
         "suffixes_constant": constant("SUFFIXES", [string(suffix) for suffix in sorted(SUFFIXES)]),

@@ -25,6 +25,7 @@ class Project:
         onnx: The very file that was measured.
         dataset: What it was trained on.
         recipe: How these weights were trained.
+        train_images: How many images they were trained on.
         figures: Values by objective key, e.g. `latency_ms@pi4`, and `test_accuracy`. Only what is known.
         measurements: JSON-ready, one a device: what was measured, where, with which flags.
 
@@ -38,6 +39,7 @@ class Project:
     onnx: bytes
     dataset: DatasetInfo
     recipe: TrainingRecipe
+    train_images: int
     figures: Mapping[str, float]
     measurements: Sequence[Mapping[str, object]]
 

@@ -115,6 +115,7 @@ def example_project(
         weights=weights,
         onnx=onnx_bytes(network, weights),
         dataset=dataset,
+        train_images=1079,
         recipe=TrainingRecipe(epochs=2),
         figures={"accuracy": 0.93, "latency_ms@pi4": 3.21987, "test_accuracy": 0.92},
         measurements=[{"device": "pi4", "latency_ms": 3.21987, "flags": ["CI_NOT_REACHED"]}],
