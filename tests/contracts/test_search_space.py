@@ -90,7 +90,7 @@ def test_space_crossing_equal_parents_can_give_the_parent(name: str, seed: int):
     rng = np.random.default_rng(seed)
     space = build(name)
     architecture = space.sample(rng)
-    assert architecture in [space.cross(architecture, architecture, rng) for _ in range(200)]
+    assert any(space.cross(architecture, architecture, rng) == architecture for _ in range(2000))
 
 
 @every_space
