@@ -1,6 +1,7 @@
 """Choosing one candidate from a front."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 import numpy as np
 
@@ -47,12 +48,12 @@ def select_weighted(
         weights: Importance by objective key or the beginning of one, e.g. `latency`; others weigh nothing.
 
     Raises:
-        ConfigurationError: If a weight is negative or fits no objective, or all are 0.
+        ConfigurationError: If a weight is negative, infinite or fits no objective, or all are 0.
     """
     vector = np.zeros(len(objectives))
     for name, weight in weights.items():
         matches = [axis for axis, objective in enumerate(objectives) if _names(objective, name)]
-        if not matches or weight < 0:
+        if not matches or not 0 <= weight < inf:
             keys = ", ".join(objective.key for objective in objectives)
             raise ConfigurationError(
                 f"weight {name}={weight:g} does not fit; expected a number of at least 0 for one of {keys}"
