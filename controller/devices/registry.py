@@ -5,6 +5,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from controller.core.errors import ConfigurationError, NotFoundError
 
@@ -13,8 +16,9 @@ LOCAL = "local"
 
 DEFAULT_PORT = 50151
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
-_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+)(:(?P<port>\d{1,5}))?")
+# Names stand in request ids, which an agent limits to 128 characters.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+(%[\w.\-]+)?\]|[^\s:/\[\]]+)(:(?P<port>\d{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,16 @@ def parse_address(text: str) -> str:
             f"address {text!r} is not understood; expected HOST or HOST:PORT, e.g. pi4.lan:{DEFAULT_PORT}"
         )
     return f"{match['host']}:{port}"
+
+
+def _full_address(text: str) -> str:
+    """Return an address as it must stand in the file, with its port."""
+    if not _ADDRESS.fullmatch(text) or not text.rpartition(":")[2].isdigit():
+        raise ValueError(text)
+    return text
+
+
+_ADDRESSES = TypeAdapter(dict[str, Annotated[str, AfterValidator(_full_address)]])
 
 
 class DeviceRegistry:
@@ -81,7 +95,7 @@ class DeviceRegistry:
         Raises:
             NotFoundError: If it is not registered.
         """
-        known = dict(self._read())
+        known = self._read()
         del known[self.find(name).name]
         self._write(known)
 
@@ -99,16 +113,19 @@ class DeviceRegistry:
             )
         return RegisteredDevice(name=name, address=known[name])
 
-    def _read(self) -> Mapping[str, str]:
+    def _read(self) -> dict[str, str]:
         try:
-            known: dict[str, str] = json.loads(self._path.read_text(encoding="utf-8"))
+            return _ADDRESSES.validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise ConfigurationError(
-                f"device registry {self._path} cannot be read: {error}; mend or remove it"
+                f"device registry {self._path} cannot be read: {error.strerror}"
             ) from error
-        return known
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"device registry {self._path} is not a JSON object of names and HOST:PORT addresses; mend or remove it"
+            ) from error
 
     def _write(self, known: Mapping[str, str]) -> None:
         draft = self._path.with_suffix(".draft")

@@ -1,0 +1,81 @@
+"""Commands that need no board, run in this process."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from controller.cli.main import app
+from controller.store.store import Store
+
+CONFIGURATION = {
+    "config": {"dataset": "digits", "device": [], "objectives": ["accuracy", "macs_m"], "algorithm": "random"}
+}
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    opened = Store(str(home / "edgenas.db"))
+    yield opened  # type: ignore[misc]
+    opened.close()
+
+
+def printed(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_runs_are_listed_newest_first(store: Store) -> None:
+    first = store.create_run(CONFIGURATION, {})
+    second = store.create_run(CONFIGURATION, {})
+
+    rows = json.loads(printed("runs", "list", "--json"))
+
+    assert [row["id"] for row in rows] == [second.id, first.id]
+    assert {row["dataset"] for row in rows} == {"digits"}
+
+
+def test_empty_store_lists_nothing(home: Path) -> None:
+    assert json.loads(printed("runs", "list", "--json")) == []
+
+
+def test_shown_run_says_how_it_was_asked_for(store: Store) -> None:
+    run = store.create_run(CONFIGURATION, {"torch": "2.9"})
+
+    shown = json.loads(printed("runs", "show", run.id, "--json"))
+
+    assert shown["configuration"] == CONFIGURATION
+    assert shown["environment"] == {"torch": "2.9"}
+    assert shown["trials"] == []
+
+
+def test_front_of_a_run_without_trials_is_empty(store: Store) -> None:
+    store.create_run(CONFIGURATION, {})
+
+    assert json.loads(printed("front", "last", "--json")) == []
+
+
+def test_help_names_every_command() -> None:
+    text = printed("--help")
+
+    for command in ("search", "runs", "front", "bench", "benchmarks", "devices", "generate"):
+        assert command in text
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("search",), ("generate",), ("bench",), ("runs", "resume"), ("devices", "add"), ("benchmarks", "show")],
+)
+def test_each_command_has_help(command: tuple[str, ...]) -> None:
+    assert "--help" in printed(*command, "--help")
+
+
+def test_registered_devices_are_listed_and_removed(home: Path) -> None:
+    home.mkdir()
+    (home / "devices.json").write_text('{"pi4": "pi4.lan:50151"}')
+
+    assert json.loads(printed("devices", "list", "--json")) == [{"name": "pi4", "address": "pi4.lan:50151"}]
+    assert "removed pi4" in printed("devices", "remove", "pi4")
+    assert json.loads(printed("devices", "list", "--json")) == []

@@ -1,0 +1,31 @@
+import pytest
+
+from controller.cli.progress import _clock
+from controller.cli.tables import ABSENT, figure, trial_columns
+from controller.core.objective import Objective
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("accuracy", 0.98765, "98.77 %"),
+        ("test_accuracy", 0.5, "50.00 %"),
+        ("latency_ms@pi4", 12.3456, "12.35 ms"),
+        ("peak_memory_mb@pi4", 18.0, "18 MB"),
+        ("params_m", 0.2573, "0.2573 M"),
+        ("energy_mj@pi4", None, ABSENT),
+    ],
+)
+def test_figure_has_its_unit(key: str, value: float | None, shown: str) -> None:
+    assert figure(key, value) == shown
+
+
+def test_columns_are_the_objectives_then_what_else_is_worth_knowing() -> None:
+    objectives = [Objective.parse("macs_m"), Objective.parse("latency_ms@pi4")]
+
+    assert trial_columns(objectives) == ["macs_m", "latency_ms@pi4", "test_accuracy", "params_m"]
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (7384, "2:03:04")])
+def test_clock_shows_minutes_and_hours(seconds: float, shown: str) -> None:
+    assert _clock(seconds) == shown
