@@ -1,0 +1,189 @@
+"""What every registered search algorithm keeps to."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from controller.algorithms import ALGORITHMS
+from controller.core.architecture import Architecture
+from controller.core.objective import Objective
+from controller.core.protocols import SearchAlgorithm, SearchSpace
+from controller.core.trial import Trial, TrialState
+from controller.spaces import ChainSpace
+
+OBJECTIVES = (Objective.parse("accuracy"), Objective.parse("latency_ms@pi4"))
+LARGE = ChainSpace(input_shape=(1, 8, 8), classes=10, channels=(4, 8, 12, 16), stem_channels=4)
+TINY = ChainSpace(
+    input_shape=(1, 4, 4),
+    classes=2,
+    min_layers=1,
+    max_layers=2,
+    operations=("conv1x1", "max_pool"),
+    channels=(4,),
+    max_skip_distance=0,
+    stem_channels=4,
+)
+# A layer is a convolution or a pool, at stride 1 or 2; there are one or two layers.
+TINY_SIZE = 4 + 4 * 4
+OPEN = 4  # candidates that a search has asked for and not yet told of
+
+every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+
+
+def build(name: str, space: SearchSpace = LARGE, seed: int = 0) -> SearchAlgorithm:
+    return ALGORITHMS[name](space, OBJECTIVES, seed)
+
+
+def outcome(index: int, architecture: Architecture) -> Trial:
+    """Return what became of a candidate: of each eight one failed, two were rejected, one is over a bound."""
+    kind = int(architecture.id, 16) % 8
+    if kind == 0:
+        return Trial(index=index, architecture=architecture, state=TrialState.FAILED, reason="diverged")
+    if kind <= 2:
+        return Trial(
+            index=index,
+            architecture=architecture,
+            state=TrialState.REJECTED,
+            values={"latency_ms@pi4": 12.0},
+            violation=0.2 * kind,
+            reason="12 breaks latency_ms@pi4<=10",
+        )
+    network = LARGE.lower(architecture)
+    return Trial(
+        index=index,
+        architecture=architecture,
+        state=TrialState.COMPLETE,
+        epochs=5,
+        values={"accuracy": 1 - 1000 / (1000 + network.parameters), "latency_ms@pi4": network.macs / 1e5},
+        violation=0.1 if kind == 3 else 0.0,
+    )
+
+
+@dataclass
+class Session:
+    """A search with a few candidates open at a time: it asks for one, or tells of the oldest."""
+
+    algorithm: SearchAlgorithm
+    open: list[Trial] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def step(self) -> None:
+        if len(self.open) < OPEN:
+            (architecture,) = self.algorithm.ask(1)
+            self.open.append(outcome(len(self.asked), architecture))
+            self.asked.append(architecture.id)
+        else:
+            self.algorithm.tell([self.open.pop(0)])
+
+
+def session(name: str, *, steps: int, seed: int = 0, interrupted: bool = False) -> Session:
+    """Return a session after some steps; interrupted, another process goes on after each of them."""
+    current = Session(build(name, seed=seed))
+    for _ in range(steps):
+        current.step()
+        if interrupted:
+            current.algorithm, state = build(name, seed=seed), current.algorithm.state()
+            current.algorithm.restore(state)
+    return current
+
+
+@every_algorithm
+def test_algorithm_depends_on_its_seed_alone(name: str):
+    assert session(name, steps=120, seed=3).asked == session(name, steps=120, seed=3).asked
+
+
+@every_algorithm
+def test_algorithm_with_another_seed_asks_for_something_else(name: str):
+    assert session(name, steps=20, seed=3).asked != session(name, steps=20, seed=4).asked
+
+
+@every_algorithm
+def test_algorithm_interrupted_after_every_step_goes_on_as_if_it_had_not_been(name: str):
+    assert session(name, steps=160, interrupted=True).asked == session(name, steps=160).asked
+
+
+@every_algorithm
+def test_algorithm_state_is_what_it_was_restored_from(name: str):
+    state = session(name, steps=120).algorithm.state()
+    restored = build(name)
+    restored.restore(state)
+    assert restored.state() == state
+
+
+@every_algorithm
+def test_algorithm_state_is_not_moved_by_reading_it(name: str):
+    undisturbed, read = session(name, steps=100), session(name, steps=100)
+    for _ in range(20):
+        read.algorithm.state()
+        undisturbed.step()
+        read.step()
+    assert read.asked == undisturbed.asked
+
+
+@every_algorithm
+def test_algorithm_never_asks_for_the_same_twice(name: str):
+    asked = session(name, steps=400).asked
+    assert len(asked) == 202
+    assert len(set(asked)) == len(asked)
+
+
+@every_algorithm
+def test_algorithm_asks_for_networks_of_its_space(name: str):
+    algorithm = build(name)
+    for architecture in algorithm.ask(40):
+        algorithm.tell([outcome(0, architecture)])
+    assert all(LARGE.lower(architecture).output.shape == (10,) for architecture in algorithm.ask(40))
+
+
+@every_algorithm
+@pytest.mark.parametrize("count", [0, 1, 7, 30])
+def test_algorithm_asks_for_as_many_as_wanted(name: str, count: int):
+    algorithm = build(name)
+    first = algorithm.ask(count)
+    algorithm.tell([outcome(index, architecture) for index, architecture in enumerate(first)])
+    assert len(first) == count
+    assert len(algorithm.ask(count)) == count
+
+
+@every_algorithm
+@pytest.mark.parametrize(
+    "became",
+    [
+        {"state": TrialState.FAILED, "reason": "diverged"},
+        {"state": TrialState.REJECTED, "violation": 0.5, "reason": "12 breaks latency_ms@pi4<=8"},
+        {
+            "state": TrialState.COMPLETE,
+            "violation": 0.5,
+            "values": {"accuracy": 0.9, "latency_ms@pi4": 12.0},
+        },
+        {"state": TrialState.COMPLETE, "values": {"accuracy": 0.9, "latency_ms@pi4": 12.0}},
+    ],
+    ids=("failed", "rejected", "complete but over a bound", "equally good"),
+)
+def test_algorithm_goes_on_where_every_trial_became_the_same(name: str, became: dict[str, object]):
+    algorithm = build(name)
+    for index in range(60):
+        (architecture,) = algorithm.ask(1)
+        algorithm.tell([Trial(index=index, architecture=architecture, **became)])
+    assert len(algorithm.ask(5)) == 5
+
+
+@every_algorithm
+def test_algorithm_may_be_told_of_nothing(name: str):
+    told, untold = build(name), build(name)
+    told.tell([])
+    assert told.ask(5) == untold.ask(5)
+
+
+@every_algorithm
+def test_algorithm_returns_fewer_once_the_space_is_used_up(name: str):
+    algorithm = build(name, TINY)
+    asked = algorithm.ask(TINY_SIZE + 10)
+    for index, architecture in enumerate(asked):
+        values = {"accuracy": 0.5, "latency_ms@pi4": float(index)}
+        algorithm.tell(
+            [Trial(index=index, architecture=architecture, state=TrialState.COMPLETE, values=values)]
+        )
+    assert TINY_SIZE // 2 < len(asked) <= TINY_SIZE
+    assert len(set(asked)) == len(asked)
+    assert algorithm.ask(3) == []
