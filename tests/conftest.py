@@ -1,5 +1,6 @@
 """What several parts of the suite need: an EdgeNAS home of their own, and small real images."""
 
+import os
 from pathlib import Path
 
 import numpy as np
