@@ -6,7 +6,7 @@ AgentError
 ├── WorkerSilentError            a worker process did not answer in time
 ├── BenchmarkFailedError         one job ended without a measurement; becomes a failure event
 │   └── WorkerLostError          its worker had died before it took the job: another may measure it
-└── CallError                    one call cannot be answered; `conversion.STATUS_OF` gives its gRPC status
+└── CallError                    one call cannot be answered; `wire.tables.STATUS_OF` gives its gRPC status
     ├── InvalidRequestError      a field of the request is not acceptable
     ├── ModelMismatchError       uploaded bytes are not what their header announced
     ├── ModelNotFoundError       no such model in the cache

@@ -1,4 +1,4 @@
-"""Finished benchmarks in a SQLite file. It stores what `conversion` encodes and never looks inside."""
+"""Finished benchmarks in a SQLite file. It stores what `wire` encodes and never looks inside."""
 
 import contextlib
 import re
