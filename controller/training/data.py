@@ -70,8 +70,7 @@ def load_dataset(
             raise ConfigurationError(
                 f"train_images is {train_images}; expected at least one for each of {len(dataset.info.classes)} classes"
             )
-        kept, _ = _split(dataset.train, len(dataset.train) - train_images)
-        dataset = _replace(dataset, train=kept)
+        dataset = _replace(dataset, train=_subset(dataset.train, train_images))
     if augment is not None:
         dataset = _replace(dataset, augment=augment)
     return dataset
@@ -195,6 +194,18 @@ def _split(whole: Split, count: int) -> tuple[Split, Split]:
         Split(images=whole.images[part], labels=whole.labels[part])
         for part in (np.sort(rest), np.sort(taken))
     )  # type: ignore[return-value]
+
+
+def _subset(whole: Split, count: int) -> Split:
+    """Return count of whole's images: of every class its share, and at least one."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    labels = whole.labels.numpy()
+    position = np.empty(len(whole))  # within the image's class, from 0 up to 1: every class begins with a 0
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        position[rng.permutation(members)] = np.arange(len(members)) / len(members)
+    kept = np.sort(np.argsort(position, kind="stable")[:count])
+    return Split(images=whole.images[kept], labels=whole.labels[kept])
 
 
 def _dataset(

@@ -55,14 +55,16 @@ def detect_accelerator(wanted: str = "auto") -> torch.device:
         ConfigurationError: If the one wanted is not there.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return torch.device(next(name for name, present in available.items() if present))
-    if not available.get(wanted.split(":")[0]):
-        present = ", ".join(name for name, there in available.items() if there)
+    present = [name for name, there in available.items() if there]
+    try:
+        accelerator = torch.device(present[0] if wanted == "auto" else wanted)
+    except RuntimeError:
+        accelerator = None
+    if accelerator is None or accelerator.type not in present:
         raise ConfigurationError(
-            f"accelerator {wanted!r} is not available here; expected auto or one of {present}"
+            f"accelerator {wanted!r} is not available here; expected auto or one of {', '.join(present)}"
         )
-    return torch.device(wanted)
+    return accelerator
 
 
 def detect_precision(
