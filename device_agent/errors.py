@@ -4,6 +4,7 @@ AgentError
 ├── StartupError                 the agent cannot start or read its state; exit code 2 at the command line
 ├── WorkerDiedError              a worker process ended before it answered
 ├── WorkerSilentError            a worker process did not answer in time
+├── WorkerGarbledError           a worker process wrote something else than an answer
 ├── BenchmarkFailedError         one job ended without a measurement; becomes a failure event
 │   └── WorkerLostError          its worker had died before it took the job: another may measure it
 └── CallError                    one call cannot be answered; `wire.tables.STATUS_OF` gives its gRPC status
@@ -15,7 +16,7 @@ AgentError
     ├── StorageFullError         a model exceeds a limit, the cache or the disk
     ├── QueueFullError           too many jobs wait already
     ├── TooManyStreamsError      every slot for long-lived streams is taken
-    ├── RuntimeUnavailableError  the worker's Python cannot import the runtime
+    ├── RuntimeUnavailableError  no worker with its runtime imported can be had
     ├── AgentStoppingError       the agent is shutting down
     ├── HistoryError             the history database cannot be read or written
     └── JobCrashedError          a defect of the agent ended the job
@@ -38,6 +39,10 @@ class WorkerDiedError(AgentError):
 
 class WorkerSilentError(AgentError):
     """A worker process did not answer in time."""
+
+
+class WorkerGarbledError(AgentError):
+    """A worker process wrote something else than an answer; the text shows it."""
 
 
 class BenchmarkFailedError(AgentError):
@@ -89,7 +94,7 @@ class TooManyStreamsError(CallError):
 
 
 class RuntimeUnavailableError(CallError):
-    """The worker's Python cannot import the runtime."""
+    """No worker with its runtime imported can be had; the text says why."""
 
 
 class AgentStoppingError(CallError):

@@ -42,23 +42,33 @@ class Measurer:
         """Start the next job's worker unless it already waits, so that a job finds its runtime imported.
 
         Raises:
-            RuntimeUnavailableError: If the worker's Python or its runtime is not there.
+            RuntimeUnavailableError: Whatever the reason why there is no worker.
         """
         if self._spare is not None and self._spare.alive():
             return
-        self.release()
         try:
-            worker = WorkerProcess(self._worker_python)
-            try:
-                found = worker.greet()
-            except RuntimeUnavailableError:
-                worker.close()
-                raise
+            self.release()
+            self._spare, found = self._start_worker()
         except RuntimeUnavailableError as error:
             self._set_runtime(error)
             raise
-        self._spare = worker
+        except Exception as error:
+            # The one thread that measures must outlive a defect, and who waits for the runtime be answered.
+            logger.exception("starting a worker under '%s' hit a defect of the agent", self._worker_python)
+            unavailable = RuntimeUnavailableError(
+                f"the agent failed to start a worker under '{self._worker_python}': {error!r}; its log tells more"
+            )
+            self._set_runtime(unavailable)
+            raise unavailable from error
         self._set_runtime(found)
+
+    def _start_worker(self) -> tuple[WorkerProcess, RuntimeDescription]:
+        worker = WorkerProcess(self._worker_python)
+        try:
+            return worker, worker.greet()
+        except BaseException:
+            worker.close()
+            raise
 
     def release(self) -> None:
         """Let the waiting worker go, so that an idle agent costs the board little memory."""

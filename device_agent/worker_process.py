@@ -26,6 +26,7 @@ from device_agent.errors import (
     BenchmarkFailedError,
     RuntimeUnavailableError,
     WorkerDiedError,
+    WorkerGarbledError,
     WorkerLostError,
     WorkerSilentError,
 )
@@ -57,12 +58,18 @@ class WorkerProcess:
         """Start the worker with this Python.
 
         Raises:
-            RuntimeUnavailableError: If this Python cannot be started.
+            RuntimeUnavailableError: If this Python cannot be started or there is no room for its output.
         """
         self._python = python
         self._received = b""
-        # A file rather than a pipe: nobody has to read along while the worker is timing.
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close())
+        try:
+            # A file rather than a pipe: nobody has to read along while the worker is timing.
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close())
+        except OSError as error:
+            raise RuntimeUnavailableError(
+                f"cannot make a file for the errors of the worker's Python '{python}': {error.strerror}; "
+                "check that TMPDIR, or else /tmp, can be written and has room"
+            ) from error
         try:
             self._process = subprocess.Popen(
                 [python, str(WORKER_FILE)],
@@ -105,12 +112,20 @@ class WorkerProcess:
         """Wait until the worker has imported its runtime and return what it found.
 
         Raises:
-            RuntimeUnavailableError: If the runtime cannot be imported.
+            RuntimeUnavailableError: If the runtime cannot be imported or the process is no worker.
         """
         try:
             event = self._receive(time.monotonic() + START_LIMIT_S)
         except WorkerDiedError as error:
-            raise RuntimeUnavailableError(f"the worker under '{self._python}' {error}") from error
+            raise RuntimeUnavailableError(
+                f"the worker under '{self._python}' {error}; "
+                "check that --worker-python is a Python that can import numpy and onnxruntime"
+            ) from error
+        except WorkerGarbledError as error:
+            raise RuntimeUnavailableError(
+                f"the worker under '{self._python}' {error}; check that --worker-python is a Python "
+                "and that nothing it runs at its start, such as a sitecustomize, prints"
+            ) from error
         except WorkerSilentError as error:
             raise RuntimeUnavailableError(
                 f"the worker under '{self._python}' did not import its runtime in {START_LIMIT_S:.0f} s"
@@ -195,7 +210,13 @@ class WorkerProcess:
                 raise WorkerDiedError(self._death())
             self._received += piece
         line, self._received = self._received.split(b"\n", 1)
-        event: dict[str, Any] = json.loads(line)
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict) or "event" not in event:
+            text = " ".join(line.decode(errors="replace").split())[:300]
+            raise WorkerGarbledError(f"printed {text!r} where an answer was expected")
         return event
 
     def _death(self) -> str:

@@ -1,0 +1,90 @@
+"""Workers that cannot be started, start slowly, or would start at a wrong time."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import grpc
+import pytest
+from agent_harness import CALL_LIMIT_S, Agent, conv_model, running_agent
+from edgenas.v1 import device_pb2
+
+from device_agent.errors import RuntimeUnavailableError
+from device_agent.measure import Measurer
+
+
+def python_script(folder: Path, *lines: str) -> str:
+    """Return a shell script to give as --worker-python."""
+    path = folder / "python"
+    path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def runtimes(agent: Agent) -> list[str]:
+    device = agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+    return [runtime.name for runtime in device.runtimes]
+
+
+def assert_refused(agent: Agent, sha256: str, *messages: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(agent.watch(sha256))
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    for message in messages:
+        assert message in caught.value.details()
+
+
+def test_program_that_is_no_python_is_reported_to_every_job(tmp_path: Path):
+    with running_agent(tmp_path, "--worker-python", "/bin/echo") as agent:
+        assert runtimes(agent) == []
+        sha256 = agent.upload(conv_model())
+        for _ in range(2):
+            assert_refused(
+                agent,
+                sha256,
+                "the worker under '/bin/echo' printed '/",
+                "check that --worker-python is a Python",
+            )
+
+
+def test_long_output_of_no_worker_is_cut(tmp_path: Path):
+    python = python_script(tmp_path, f"echo {'x' * 5000}")
+    with running_agent(tmp_path / "state", "--worker-python", python) as agent:
+        assert_refused(
+            agent, agent.upload(conv_model()), f"printed '{'x' * 300}' where an answer was expected"
+        )
+
+
+def test_agent_measures_again_once_its_python_no_longer_prints(tmp_path: Path):
+    customisation = tmp_path / "sitecustomize.py"
+    customisation.write_text("print('hello from', 'this site')\nprint('and more')\n")
+    python = python_script(tmp_path, f"PYTHONPATH='{tmp_path}' exec '{sys.executable}' \"$@\"")
+    with running_agent(tmp_path / "state", "--worker-python", python) as agent:
+        sha256 = agent.upload(conv_model())
+        assert_refused(agent, sha256, f"the worker under '{python}' printed 'hello from this site'")
+        customisation.unlink()
+        assert agent.measure(sha256).measurement.latency.samples >= 64
+        assert runtimes(agent) == ["onnx"]
+
+
+def test_unforeseen_failure_to_start_a_worker_is_reported_to_every_job(tmp_path: Path):
+    python = python_script(tmp_path, 'echo \'{"event": "ready"}\'')
+    with running_agent(tmp_path / "state", "--worker-python", python) as agent:
+        assert runtimes(agent) == []
+        sha256 = agent.upload(conv_model())
+        for _ in range(2):
+            assert_refused(agent, sha256, f"the agent failed to start a worker under '{python}'")
+
+
+def test_worker_starts_once_there_is_a_folder_for_its_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    scratch = tmp_path / "scratch"
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    measurer = Measurer(worker_python=sys.executable, job_timeout_s=30)
+    with pytest.raises(RuntimeUnavailableError, match="No such file or directory; check that TMPDIR"):
+        measurer.prepare()
+    with pytest.raises(RuntimeUnavailableError, match="check that TMPDIR"):
+        measurer.runtime()
+    scratch.mkdir()
+    measurer.prepare()
+    measurer.release()
+    assert measurer.runtime().library == "onnxruntime"
