@@ -237,7 +237,8 @@ class BenchmarkQueue:
                 self._announce(job, Queued(position=position))
 
     def _work(self) -> None:
-        while True:
+        # Looked at before a worker is started: who stops the agent would wait for its runtime to be imported.
+        while not self._stopping:
             try:
                 self._measurer.prepare()
             except RuntimeUnavailableError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from agent_harness import CALL_LIMIT_S, Agent, conv_model, running_agent
+from agent_harness import CALL_LIMIT_S, FULL, Agent, conv_model, running_agent, spec, until_measuring
 from edgenas.v1 import device_pb2
 
 from device_agent.errors import RuntimeUnavailableError
@@ -74,6 +74,16 @@ def test_unforeseen_failure_to_start_a_worker_is_reported_to_every_job(tmp_path:
         sha256 = agent.upload(conv_model())
         for _ in range(2):
             assert_refused(agent, sha256, f"the agent failed to start a worker under '{python}'")
+
+
+def test_stopping_agent_starts_no_further_worker(tmp_path: Path):
+    starts = tmp_path / "starts"
+    python = python_script(tmp_path, f"echo started >> '{starts}'", f"exec '{sys.executable}' \"$@\"")
+    with running_agent(tmp_path / "state", "--worker-python", python) as agent:
+        until_measuring(agent.watch(agent.upload(conv_model()), spec(mode=FULL)))
+        agent.process.terminate()
+        assert agent.process.wait(CALL_LIMIT_S) == 0
+    assert starts.read_text() == "started\n"
 
 
 def test_worker_starts_once_there_is_a_folder_for_its_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
