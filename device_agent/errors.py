@@ -17,6 +17,7 @@ AgentError
     ├── QueueFullError           too many jobs wait already
     ├── TooManyStreamsError      every slot for long-lived streams is taken
     ├── RuntimeUnavailableError  no worker with its runtime imported can be had
+    ├── RuntimeStartingError     the first worker is still importing the runtime
     ├── AgentStoppingError       the agent is shutting down
     ├── HistoryError             the history database cannot be read or written
     └── JobCrashedError          a defect of the agent ended the job
@@ -95,6 +96,10 @@ class TooManyStreamsError(CallError):
 
 class RuntimeUnavailableError(CallError):
     """No worker with its runtime imported can be had; the text says why."""
+
+
+class RuntimeStartingError(CallError):
+    """The first worker is still importing the runtime."""
 
 
 class AgentStoppingError(CallError):

@@ -18,13 +18,20 @@ from device_agent.benchmark import (
     RuntimeDescription,
 )
 from device_agent.conditions import Conditions, read_conditions
-from device_agent.errors import BenchmarkFailedError, RuntimeUnavailableError, WorkerLostError
+from device_agent.errors import (
+    BenchmarkFailedError,
+    RuntimeStartingError,
+    RuntimeUnavailableError,
+    WorkerLostError,
+)
 from device_agent.latency import summarise
 from device_agent.worker_process import StopSignal, WorkerProcess, WorkerResult
 
 logger = logging.getLogger(__name__)
 
 ENERGY_ABSENT_REASON = "this agent reads no power sensor yet"
+# Every caller that waits holds a thread of the server, and importing from an SD card takes tens of seconds.
+RUNTIME_WAIT_S = 2.0
 
 
 class Measurer:
@@ -77,13 +84,15 @@ class Measurer:
             self._spare = None
 
     def runtime(self) -> RuntimeDescription:
-        """Return the runtime that workers use, waiting for the first worker to tell.
+        """Return the runtime that workers use, waiting a little for the first worker to tell.
 
         Raises:
+            RuntimeStartingError: If the first worker has not told yet.
             RuntimeUnavailableError: If the last worker could not be started.
         """
         with self._lookup:
-            self._lookup.wait_for(lambda: self._runtime is not None)
+            if not self._lookup.wait_for(lambda: self._runtime is not None, timeout=RUNTIME_WAIT_S):
+                raise RuntimeStartingError("the agent is still importing its runtime; try again")
             if isinstance(self._runtime, RuntimeDescription):
                 return self._runtime
             raise RuntimeUnavailableError(str(self._runtime))

@@ -86,11 +86,12 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
         self, request: device_pb2.DescribeDeviceRequest, context: grpc.ServicerContext
     ) -> device_pb2.DescribeDeviceResponse:
         """Describe the board."""
-        runtimes = []
-        # An agent without a usable runtime still tells what its board is.
-        with contextlib.suppress(RuntimeUnavailableError):
-            runtimes.append(self._measurer.runtime())
-        return answers.device_to_wire(self._board, runtimes, self._models.model_limit_bytes)
+        with _answering(context):
+            runtimes = []
+            # An agent without a usable runtime still tells what its board is.
+            with contextlib.suppress(RuntimeUnavailableError):
+                runtimes.append(self._measurer.runtime())
+            return answers.device_to_wire(self._board, runtimes, self._models.model_limit_bytes)
 
     def WatchTelemetry(  # noqa: N802 (generated name)
         self, request: device_pb2.WatchTelemetryRequest, context: grpc.ServicerContext

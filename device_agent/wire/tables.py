@@ -18,6 +18,7 @@ STATUS_OF: Mapping[type[errors.CallError], grpc.StatusCode] = {
     errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooManyStreamsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RuntimeUnavailableError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.RuntimeStartingError: grpc.StatusCode.UNAVAILABLE,
     errors.AgentStoppingError: grpc.StatusCode.UNAVAILABLE,
     errors.HistoryError: grpc.StatusCode.INTERNAL,
     errors.JobCrashedError: grpc.StatusCode.INTERNAL,

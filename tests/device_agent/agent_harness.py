@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import psutil
 from edgenas.v1 import (
     benchmark_pb2,
     benchmark_pb2_grpc,
+    device_pb2,
     device_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
@@ -122,6 +124,16 @@ class Agent:
         self.devices = device_pb2_grpc.DeviceServiceStub(self.channel)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.benchmarks = benchmark_pb2_grpc.BenchmarkServiceStub(self.channel)
+
+    def describe(self) -> device_pb2.DescribeDeviceResponse:
+        """Return the board's description once the agent knows its runtime."""
+        deadline = time.monotonic() + CALL_LIMIT_S
+        while True:
+            try:
+                return self.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                    raise
 
     def upload(self, data: bytes) -> str:
         """Upload a model and return its sha256."""

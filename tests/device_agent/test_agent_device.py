@@ -24,7 +24,7 @@ def watch_telemetry(agent: Agent, interval_ms: int):
 
 
 def test_device_is_described(agent: Agent):
-    device = agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+    device = agent.describe()
     assert device.protocol_version == 1
     assert device.hostname == platform.node()
     assert device.machine == platform.machine()
@@ -40,7 +40,7 @@ def test_device_is_described(agent: Agent):
 
 
 def test_boot_id_is_that_of_the_kernel(agent: Agent):
-    device = agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+    device = agent.describe()
     assert device.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

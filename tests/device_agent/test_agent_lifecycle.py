@@ -67,7 +67,7 @@ def test_history_and_models_survive_a_killed_agent(tmp_path: Path):
 @pytest.mark.parametrize("busy", [False, True], ids=["waiting", "measuring"])
 def test_worker_ends_with_its_agent(tmp_path: Path, busy: bool):
     with running_agent(tmp_path) as agent:
-        agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest())
+        agent.describe()
         if busy:
             until_measuring(agent.watch(agent.upload(conv_model()), spec(mode=FULL)))
         workers = agent.workers()
@@ -79,7 +79,7 @@ def test_worker_ends_with_its_agent(tmp_path: Path, busy: bool):
 def test_killed_waiting_worker_is_replaced(tmp_path: Path):
     with running_agent(tmp_path) as agent:
         sha256 = agent.upload(conv_model())
-        agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest())
+        agent.describe()
         (worker,) = agent.workers()
         worker.kill()
         until_dead(worker)
@@ -121,7 +121,7 @@ def test_python_without_the_runtime_is_reported(tmp_path: Path):
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
     with running_agent(tmp_path / "state", "--worker-python", str(bare / "bin/python")) as agent:
-        device = agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+        device = agent.describe()
         assert list(device.runtimes) == []
         with pytest.raises(grpc.RpcError) as caught:
             list(agent.watch(agent.upload(conv_model())))
@@ -138,7 +138,7 @@ def test_streams_leave_threads_for_short_calls(tmp_path: Path):
         with pytest.raises(grpc.RpcError) as caught:
             next(agent.devices.WatchTelemetry(request))
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+        agent.describe()
         for stream in streams:
             stream.cancel()
 

@@ -1,5 +1,6 @@
 """Workers that cannot be started, start slowly, or would start at a wrong time."""
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -22,8 +23,7 @@ def python_script(folder: Path, *lines: str) -> str:
 
 
 def runtimes(agent: Agent) -> list[str]:
-    device = agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
-    return [runtime.name for runtime in device.runtimes]
+    return [runtime.name for runtime in agent.describe().runtimes]
 
 
 def assert_refused(agent: Agent, sha256: str, *messages: str) -> None:
@@ -84,6 +84,19 @@ def test_stopping_agent_starts_no_further_worker(tmp_path: Path):
         agent.process.terminate()
         assert agent.process.wait(CALL_LIMIT_S) == 0
     assert starts.read_text() == "started\n"
+
+
+def test_caller_is_told_to_try_again_while_the_runtime_is_imported(tmp_path: Path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    python = python_script(tmp_path, f"read line < '{gate}'", f"exec '{sys.executable}' \"$@\"")
+    with running_agent(tmp_path / "state", "--worker-python", python) as agent:
+        with pytest.raises(grpc.RpcError) as caught:
+            agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
+        gate.write_text("go\n")
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert caught.value.details() == "the agent is still importing its runtime; try again"
+        assert runtimes(agent) == ["onnx"]
 
 
 def test_worker_starts_once_there_is_a_folder_for_its_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
