@@ -48,6 +48,8 @@ class Measurer:
     def prepare(self) -> None:
         """Start the next job's worker unless it already waits, so that a job finds its runtime imported.
 
+        Returns when the import is over: its load on the board must not reach into what is timed next.
+
         Raises:
             RuntimeUnavailableError: Whatever the reason why there is no worker.
         """

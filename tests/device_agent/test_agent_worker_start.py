@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from agent_harness import CALL_LIMIT_S, FULL, Agent, conv_model, running_agent, spec, until_measuring
+from agent_harness import CALL_LIMIT_S, FULL, Agent, conv_model, running_agent, spec, until, until_measuring
 from edgenas.v1 import device_pb2
 
 from device_agent.errors import RuntimeUnavailableError
@@ -74,6 +74,22 @@ def test_unforeseen_failure_to_start_a_worker_is_reported_to_every_job(tmp_path:
         sha256 = agent.upload(conv_model())
         for _ in range(2):
             assert_refused(agent, sha256, f"the agent failed to start a worker under '{python}'")
+
+
+def test_no_other_worker_runs_while_a_model_is_timed(tmp_path: Path):
+    with running_agent(tmp_path) as agent:
+        sha256 = agent.upload(conv_model())
+        timed = agent.watch(sha256)
+        next(timed)
+        waiting = agent.watch(sha256)
+        next(waiting)
+        until_measuring(timed)
+        (before,) = agent.workers()
+        until(timed, "result")
+        until_measuring(waiting)
+        (after,) = agent.workers()
+        assert not before.is_running()
+        assert after.pid != before.pid
 
 
 def test_stopping_agent_starts_no_further_worker(tmp_path: Path):
