@@ -162,8 +162,9 @@ class Evaluator:
 
     def confirmed(self, trial: Trial) -> bool:
         """Return whether a trial was measured thoroughly, with its trained weights, and tested."""
+        full = MeasurementMode.FULL
         measured = all(
-            trial.measurements[device] == self._request_id(trial, device, MeasurementMode.FULL)
+            trial.measurements[device].startswith(self._request_id(trial, device, full))
             for device in self._boards
         )
         return measured and TEST_ACCURACY in trial.values
@@ -199,19 +200,25 @@ class Evaluator:
         module = seeded_module(network, self._recipe.seed)
         if weights is not None:
             module.load_state_dict(weights)
+        model = export(module, ModelFormat.ONNX)
         measurement = self._boards[device].bench.measure(
-            export(module, ModelFormat.ONNX),
-            request_id=self._request_id(trial, device, mode),
+            model,
+            # The digest keeps a request apart from one for the bytes that another version exported.
+            request_id=f"{self._request_id(trial, device, mode)}-{model.sha256[:8]}",
             model_name=trial.id,
             mode=mode,
         )
         self._store.save_measurement(self._run_id, trial.id, device, measurement)
+        if mode is MeasurementMode.FULL:
+            self._store.save_exported(self._run_id, trial.id, model)
         return measurement, time.monotonic() - started
 
     def _request_id(self, trial: Trial, device: str, mode: MeasurementMode) -> str:
         return f"{self._run_id}-{trial.id}-{device}-{mode.value}"
 
     def _take(self, candidate: Candidate, device: str, future: Future[tuple[Measurement, float]]) -> None:
+        if future.cancelled():
+            return
         try:
             measurement, seconds = future.result()
         except (BenchmarkFailedError, ExportError) as error:
@@ -219,14 +226,20 @@ class Evaluator:
             return
         wanted = [objective.metric.name for objective in self._wanted if objective.device == device]
         missing = [name for name in wanted if name not in measurement.metrics]
-        if missing:
-            why = measurement.energy_absent_reason if missing[0] == "energy_mj" else "too few samples"
+        if "energy_mj" in missing:
             raise ConfigurationError(
-                f"device {device!r} does not tell {missing[0]}: {why}; search without this objective or constraint"
+                f"device {device!r} does not tell energy_mj: {measurement.energy_absent_reason}; "
+                "search without this objective or constraint"
             )
+        if missing:
+            count = measurement.latency.samples
+            reason = f"{missing[0]} on {device!r} is unknown: {count} inferences are too few to tell it"
+            self._save(candidate, replace(candidate.trial, state=TrialState.FAILED, reason=reason))
+            return
         candidate.trial = replace(
             candidate.trial,
             measurements={**candidate.trial.measurements, device: measurement.request_id},
+            flags=_flags(candidate.trial.flags, device, measurement.flags),
             measuring_s=candidate.trial.measuring_s + seconds,
         )
         figures = {f"{name}@{device}": value for name, value in measurement.metrics.items()}
@@ -246,6 +259,8 @@ class Evaluator:
             state = TrialState.COMPLETE if set(self._boards) <= set(trial.measurements) else state
         elif state is TrialState.PENDING and excess:
             state = TrialState.REJECTED
+            for future in candidate.measuring.values():
+                future.cancel()
             reason = ", ".join(
                 f"{values[constraint.objective.key]:.4g} breaks {constraint}" for constraint in excess
             )
@@ -259,6 +274,14 @@ class Evaluator:
     ) -> None:
         candidate.trial = trial
         self._store.save_trial(self._run_id, trial, weights)
+
+
+def _flags(
+    known: Mapping[str, tuple[str, ...]], device: str, flags: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """Return known with the flags of a device's newest measurement in place of its older ones."""
+    others = {name: value for name, value in known.items() if name != device}
+    return {**others, device: flags} if flags else others
 
 
 def analyse(network: Network) -> dict[str, float]:

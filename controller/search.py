@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 
-from controller.core.errors import ConfigurationError, DeviceUnreachableError, SearchStoppedError, StoreError
+from controller.core.errors import ConfigurationError, DeviceError, SearchStoppedError, StoreError
 from controller.core.objective import Constraint, Objective
 from controller.core.protocols import SearchAlgorithm, SearchSpace
 from controller.core.trial import Trial, TrialState
@@ -63,6 +63,7 @@ class Progress:
     """How far a search has come.
 
     Attributes:
+        run_id: Which search it is.
         activity: What it is doing, in a few words.
         trials: Every trial that the algorithm has been told of.
         front: Those that are best so far.
@@ -71,6 +72,7 @@ class Progress:
         left_s: Time that is left, by the budget or by the pace so far; None while unknown.
     """
 
+    run_id: str
     activity: str
     trials: Sequence[Trial]
     front: Sequence[Trial]
@@ -148,7 +150,7 @@ class Search:
             best = self._confirm_front()
             state = RunState.FINISHED
             return best
-        except DeviceUnreachableError as error:
+        except DeviceError as error:
             raise SearchStoppedError(
                 f"{error}; then go on with `edgenas runs resume {self._run.id}`"
             ) from error
@@ -234,12 +236,19 @@ class Search:
         self._told.append(trial)
         self._store.save_told(self._run.id, trial, self._algorithm.state(), self._elapsed_s())
         self._report("searching")
-        recent = self._told[-_REJECTED_IN_A_ROW:]
-        if len(recent) == _REJECTED_IN_A_ROW and all(past.state is TrialState.REJECTED for past in recent):
-            raise SearchStoppedError(
-                f"the last {_REJECTED_IN_A_ROW} candidates of run {self._run.id} broke a constraint, "
-                f"the last one because {trial.reason}; loosen it, or search a space of smaller networks"
-            )
+        if self._rejected_in_a_row() < _REJECTED_IN_A_ROW:
+            return
+        message = f"the last {_REJECTED_IN_A_ROW} candidates of run {self._run.id} broke a constraint, the last one because {trial.reason}"
+        if not any(past.feasible for past in self._told):
+            raise SearchStoppedError(f"{message}; loosen it, or search a space of smaller networks")
+        logger.warning("%s; no more are proposed", message)
+        self._exhausted = True
+
+    def _rejected_in_a_row(self) -> int:
+        accepted = (
+            count for count, past in enumerate(reversed(self._told)) if past.state is not TrialState.REJECTED
+        )
+        return next(accepted, len(self._told))
 
     def _confirm_front(self) -> list[Trial]:
         """Measure the front thoroughly with its trained weights, judge it on the test images, and return it.
@@ -276,6 +285,7 @@ class Search:
             left_s = elapsed_s / evaluated * max(0, self._budget.trials - evaluated)
         self._on_progress(
             Progress(
+                run_id=self._run.id,
                 activity=activity,
                 trials=tuple(self._told),
                 front=front(self._objectives, self._told),

@@ -30,7 +30,7 @@ def bench(
     device: Annotated[list[str], typer.Option(help="Device to measure on. May be repeated.")],
     runtime: Annotated[ModelFormat, typer.Option(help="What runs the models.")] = ModelFormat.ONNX,
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads inside one operator; 0 for the physical cores.")
+        int, typer.Option(min=0, max=4096, help="Threads inside one operator; 0 for the physical cores.")
     ] = 0,
     input_shape: Annotated[
         str | None,
@@ -95,9 +95,11 @@ def _shapes(text: str, path: Path, model: ExportedModel) -> dict[str, tuple[int,
         name, _, sizes = part.rpartition("=")
         try:
             shape = tuple(int(size) for size in sizes.split(","))
+            if min(shape) < 1:
+                raise ValueError(sizes)
         except ValueError as error:
             raise ConfigurationError(
-                f"input shape {part!r} is not understood; expected sizes such as 1,3,224,224 or NAME=1,3,224,224"
+                f"input shape {part!r} is not understood; expected sizes of at least 1 such as 1,3,224,224 or NAME=1,3,224,224"
             ) from error
         shapes[name.strip() or _only_input(path, model)] = shape
     return shapes

@@ -1,5 +1,7 @@
 """`edgenas devices`."""
 
+import ipaddress
+import re
 import time
 from dataclasses import asdict
 from typing import Annotated
@@ -28,7 +30,7 @@ def add(
     from controller.devices.registry import parse_address
 
     full_address = parse_address(address)
-    chosen = name or full_address.rsplit(":", 1)[0].strip("[]").split(".")[0]
+    chosen = name or _name_of(full_address.rpartition(":")[0].strip("[]"))
     with DeviceClient(chosen, full_address, _PATIENCE_S) as client:
         found = client.describe()
     device = registry(home()).add(chosen, full_address)
@@ -81,6 +83,15 @@ def remove(device: NameArgument) -> None:
     """Forget a board; the board itself keeps its history."""
     registry(home()).remove(device)
     console().print(f"removed {device}", highlight=False)
+
+
+def _name_of(host: str) -> str:
+    """Return a name for a host: its first label, or all of an address of numbers, whose parts say little alone."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.split(".")[0]
+    return re.sub("[:.]+", "-", host).strip("-")
 
 
 def _summary(found: DeviceDescription) -> str:

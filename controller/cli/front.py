@@ -6,10 +6,10 @@ from controller.cli.tables import console, print_json, trial_json, trial_table
 
 def front(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
     """Show the best candidates of a run: those that no other beats in every objective."""
-    from controller.api import run_objectives
     from controller.config import store_url
     from controller.pareto.front import front as pareto_front
-    from controller.store.store import Store
+    from controller.plan import run_objectives
+    from controller.store.store import RunState, Store
 
     opened = Store(store or store_url())
     found = opened.run(run)
@@ -18,4 +18,6 @@ def front(run: RunArgument, store: StoreOption = None, json: JsonOption = False)
     if json:
         print_json([trial_json(trial) for trial in best])
         return
-    console().print(trial_table(best, objectives, title=f"front of run {found.id}"))
+    confirmed = found.state is RunState.FINISHED
+    unconfirmed = "" if confirmed else ", not confirmed yet: measured briefly and with untrained weights"
+    console().print(trial_table(best, objectives, title=f"front of run {found.id}{unconfirmed}"))

@@ -22,8 +22,8 @@ def generate(
     store: StoreOption = None,
 ) -> None:
     """Write a candidate of a run's front as a standalone PyTorch project."""
-    from controller.api import generate as generate_project
     from controller.config import store_url
+    from controller.delivery import generate as generate_project
     from controller.store.store import Store
 
     importance = _weights(weights) if weights else None

@@ -5,6 +5,7 @@ stopped and can be resumed, 130 interrupted.
 """
 
 import logging
+import signal
 import sys
 from typing import Annotated
 
@@ -42,14 +43,14 @@ def _options(
 
 def main() -> None:
     """Run the command and turn errors into one line and an exit code."""
+    # Asked to end, a search says how it can be resumed, as it does when it is interrupted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except SearchStoppedError as error:
         _fail(str(error), 3)
     except EdgeNASError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; a search goes on with `edgenas runs resume last`", 130)
 
 
 def _fail(message: str, code: int) -> None:

@@ -28,12 +28,13 @@ class ProgressDisplay:
         self._objectives = objectives
         self._console = Console(quiet=True) if quiet else console()
         self._live = (
-            Live(console=self._console, transient=True, refresh_per_second=4)
+            Live(console=self._console, transient=True, auto_refresh=False)
             if self._console.is_terminal
             else None
         )
         self._seen = 0
         self._activity = ""
+        self.run_id: str | None = None
 
     def __enter__(self) -> "ProgressDisplay":
         if self._live:
@@ -48,8 +49,9 @@ class ProgressDisplay:
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the search has come."""
+        self.run_id = progress.run_id
         if self._live:
-            self._live.update(self._drawn(progress))
+            self._live.update(self._drawn(progress), refresh=True)
             return
         for trial in progress.trials[self._seen :]:
             figures = "  ".join(f"{o.key} {figure(o.key, trial.values.get(o.key))}" for o in self._objectives)

@@ -1,11 +1,17 @@
 """`edgenas runs`."""
 
 from collections import Counter
+from typing import Annotated
 
 import typer
 
 from controller.cli.options import JsonOption, RunArgument, StoreOption
 from controller.cli.tables import console, print_json, print_table, trial_json, trial_table
+
+TakeOverOption = Annotated[
+    bool,
+    typer.Option("--take-over", help="Even if a process seems to be at work on it that you know has ended."),
+]
 
 app = typer.Typer(help="Searches, past and under way.", no_args_is_help=True)
 
@@ -57,8 +63,8 @@ def list_runs(store: StoreOption = None, json: JsonOption = False) -> None:
 @app.command()
 def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
     """Show how a run was asked for, and every trial of it."""
-    from controller.api import run_objectives
     from controller.config import store_url
+    from controller.plan import run_objectives
     from controller.store.store import Store
 
     opened = Store(store or store_url())
@@ -89,8 +95,16 @@ def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) 
 
 
 @app.command()
-def resume(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
-    """Go on with a run where it stopped or was killed."""
+def resume(
+    run: RunArgument,
+    budget: Annotated[
+        str | None, typer.Option(help="A new budget for the whole run: candidates or time.")
+    ] = None,
+    take_over: TakeOverOption = False,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Go on with a run where it stopped or was killed, or further than its first budget."""
     from controller.api import resume as resume_run
     from controller.cli.search import run_and_show
     from controller.config import search_config, store_url
@@ -101,16 +115,18 @@ def resume(run: RunArgument, store: StoreOption = None, json: JsonOption = False
     found = opened.run(run)
     opened.close()
     config = search_config(found.configuration["config"], f"run {found.id}")
-    run_and_show(lambda show: resume_run(found.id, url, show), config, json=json)
+    run_and_show(
+        lambda show: resume_run(found.id, url, show, budget=budget, take_over=take_over), config, json=json
+    )
 
 
 @app.command()
-def delete(run: RunArgument, store: StoreOption = None) -> None:
+def delete(run: RunArgument, take_over: TakeOverOption = False, store: StoreOption = None) -> None:
     """Delete a run with its trials, measurements and weights."""
     from controller.config import store_url
     from controller.store.store import Store
 
     opened = Store(store or store_url())
     found = opened.run(run)
-    opened.delete_run(found)
+    opened.delete_run(found, take_over=take_over)
     console().print(f"deleted run {found.id}", highlight=False)

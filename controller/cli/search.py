@@ -8,6 +8,7 @@ import typer
 
 from controller.cli.options import JsonOption, StoreOption
 from controller.cli.tables import console, print_json, trial_json, trial_table
+from controller.core.errors import SearchStoppedError
 
 
 def search(
@@ -81,12 +82,15 @@ def run_and_show(run: Any, config: Any, *, json: bool) -> None:
         config: The search's configuration.
         json: Print JSON and no progress.
     """
-    from controller.api import goals
     from controller.cli.progress import ProgressDisplay
+    from controller.plan import goals
 
     objectives, _ = goals(config)
     with ProgressDisplay(objectives, quiet=json) as display:
-        result = run(display)
+        try:
+            result = run(display)
+        except KeyboardInterrupt:
+            raise SearchStoppedError(_interrupted(display.run_id)) from None
     if json:
         print_json({"run": result.run_id, "front": [trial_json(trial) for trial in result.front]})
         return
@@ -98,9 +102,21 @@ def run_and_show(run: Any, config: Any, *, json: bool) -> None:
             markup=False,
         )
         return
+    flagged = sum(bool(trial.flags) for trial in result.front)
+    if flagged:
+        out.print(
+            f"{flagged} of {len(result.front)} measurements carry flags: look at their intervals with edgenas benchmarks",
+            markup=False,
+        )
     out.print(
         f"write one as a project: edgenas generate {result.run_id} --out DIR", markup=False, highlight=False
     )
+
+
+def _interrupted(run_id: str | None) -> str:
+    if run_id is None:
+        return "interrupted before the first candidate; nothing was searched"
+    return f"interrupted; go on with `edgenas runs resume {run_id}`"
 
 
 def _given(**options: object) -> Mapping[str, Any]:

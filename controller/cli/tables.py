@@ -65,8 +65,16 @@ def trial_table(
 ) -> Table:
     """Return a table of trials."""
     keys = trial_columns(objectives)
-    rows = [[trial.id, *(figure(key, trial.values.get(key)) for key in keys)] for trial in trials]
-    return table(["id", *keys], rows, title=title)
+    flags = ["flags"] if any(trial.flags for trial in trials) else []
+    rows = [
+        [trial.id, *(figure(key, trial.values.get(key)) for key in keys), *(_flags(trial) for _ in flags)]
+        for trial in trials
+    ]
+    return table(["id", *keys, *flags], rows, title=title)
+
+
+def _flags(trial: Trial) -> str:
+    return ", ".join(f"{flag}@{device}" for device, flags in trial.flags.items() for flag in flags) or ABSENT
 
 
 def trial_json(trial: Trial) -> dict[str, Any]:
@@ -82,6 +90,7 @@ def trial_json(trial: Trial) -> dict[str, Any]:
         "training_s": trial.training_s,
         "measuring_s": trial.measuring_s,
         "measurements": dict(trial.measurements),
+        "flags": {device: list(flags) for device, flags in trial.flags.items()},
         "architecture": dict(trial.architecture.values),
     }
 

@@ -35,6 +35,7 @@ class Trial:
         training_s: Seconds spent training.
         measuring_s: Seconds spent waiting for devices.
         measurements: Request id of the latest measurement by device.
+        flags: What a reader of that measurement must know, by device, e.g. `CI_NOT_REACHED`; only where there is something.
     """
 
     index: int
@@ -47,6 +48,7 @@ class Trial:
     training_s: float = 0.0
     measuring_s: float = 0.0
     measurements: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -58,6 +58,7 @@ class DeviceClient:
         self.name = name
         self._address = address
         self._patience_s = patience_s
+        self._heard_at = 0.0
         self._revive = revive
         # No global pool: a proxy that a company sets in the environment cannot reach a board on the bench.
         self._channel = grpc.insecure_channel(address, options=(*_OPTIONS, ("grpc.enable_http_proxy", 0)))
@@ -140,6 +141,13 @@ class DeviceClient:
 
         def attempt() -> Measurement:
             self._upload(model)
+            try:
+                return self._run(request, on_event)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+            # The agent's cache let go of the model between the two calls.
+            self._upload(model)
             return self._run(request, on_event)
 
         return self._patiently(attempt)
@@ -203,12 +211,14 @@ class DeviceClient:
 
         deadline_s = 60 + len(model.data) / _SLOWEST_UPLOAD_BYTES_PER_S
         self._models.UploadModel(parts(), timeout=deadline_s)
+        self._heard_at = time.monotonic()
 
     def _run(
         self, request: benchmark_pb2.RunBenchmarkRequest, on_event: Callable[[str], object]
     ) -> Measurement:
         """Return the job's figures. No deadline: a queue may be long, and keep-alives notice a lost link."""
         for event in self._benchmarks.RunBenchmark(request):
+            self._heard_at = time.monotonic()
             match event.WhichOneof("event"):
                 case "queued":
                     on_event(f"{event.queued.position} ahead in the queue")
@@ -228,28 +238,37 @@ class DeviceClient:
         )
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        """Return what call returns, trying again with growing pauses while the agent gives no answer."""
-        started = time.monotonic()
-        wait_s = _FIRST_WAIT_S
+        """Return what call returns, trying again with growing pauses while the agent gives no answer.
+
+        Patience runs from the last sign of life: a job may wait in the queue for as long as it takes.
+        """
+        silent_since, wait_s = 0.0, _FIRST_WAIT_S
         while True:
             try:
                 return call()
             except grpc.RpcError as error:
-                code, details = error.code(), error.details()
-                if code is grpc.StatusCode.NOT_FOUND:
-                    raise NotFoundError(f"device {self.name!r}: {details}") from error
-                if code not in _AWAY:
-                    raise DeviceError(
-                        f"device {self.name!r} refused: {details} ({code.name.lower()})"
-                    ) from error
-                left_s = self._patience_s - (time.monotonic() - started)
-                if left_s <= 0:
-                    raise DeviceUnreachableError(
-                        f"device {self.name!r} at {self._address} gave no answer for {self._patience_s:.0f} s: {details}; "
-                        "check that it is switched on and `edgenas-agent serve` runs there"
-                    ) from error
+                now = time.monotonic()
+                if not silent_since or self._heard_at > silent_since:
+                    silent_since, wait_s = now, _FIRST_WAIT_S
+                left_s = self._patience_s - (now - silent_since)
+                self._raise_unless_away(error, left_s)
             logger.warning("device %r gives no answer; trying again for another %.0f s", self.name, left_s)
             # Spread out, so that several hosts that lost one board do not come back all at once.
             time.sleep(min(left_s, wait_s * random.uniform(0.8, 1.2)))
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-            self._revive()
+            try:
+                self._revive()
+            except DeviceError as error:
+                logger.warning("%s", error)
+
+    def _raise_unless_away(self, error: grpc.RpcError, left_s: float) -> None:
+        code, details = error.code(), error.details() or "no details"
+        if code is grpc.StatusCode.NOT_FOUND:
+            raise NotFoundError(f"device {self.name!r}: {details}") from error
+        if code not in _AWAY:
+            raise DeviceError(f"device {self.name!r} refused: {details} ({code.name.lower()})") from error
+        if left_s <= 0:
+            raise DeviceUnreachableError(
+                f"device {self.name!r} at {self._address} gave no answer for {self._patience_s:.0f} s: {details}; "
+                "check that it is switched on and `edgenas-agent serve` runs there"
+            ) from error

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -14,13 +15,16 @@ logger = logging.getLogger(__name__)
 
 _READY = "listening on "
 _ANY_PORT = "127.0.0.1:0"
+_IN_USE = "in use"  # what the agent says of a folder or an address that another one holds
+_HANDOVER_S = 15.0  # for one agent to end, or begin, before another
+_POLL_S = 0.3
 
 
 class LocalAgent:
     """A child process that serves this machine; it ends when this process does, however that ends.
 
-    A machine has one agent, the arbiter of its processor: where another host process has started it
-    already, that one is shared.
+    An EdgeNAS home has one, the arbiter of this machine's processor: where another host process has started
+    it already, that one is shared.
 
     Args:
         state_dir: Where the agent keeps its models and history.
@@ -50,15 +54,11 @@ class LocalAgent:
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return
-            self._release()
-            failure = self._start()
-            if failure is None:
-                return
-            shared = self._shared_address()
-            if shared is None or self.address not in (_ANY_PORT, shared):
-                raise DeviceError(f"the agent on this machine did not start: {failure}")
-            self.address = shared
-            logger.info("sharing the agent on this machine at %s", shared)
+            deadline = time.monotonic() + _HANDOVER_S
+            while (failure := self._start_or_share()) is not None:
+                if _IN_USE not in failure or time.monotonic() > deadline:
+                    raise DeviceError(f"the agent on this machine did not start: {failure}")
+                time.sleep(_POLL_S)
 
     def close(self) -> None:
         """Stop the agent if it is ours; a job under way is lost, finished ones are in its history."""
@@ -67,9 +67,23 @@ class LocalAgent:
                 self._process.terminate()
             self._release()
 
+    def _start_or_share(self) -> str | None:
+        """Have an agent, our own or another host process's; return what stands in the way where there is none."""
+        self._release()
+        failure = self._start()
+        if failure is None:
+            return None
+        shared = self._shared_address()
+        if shared is None or self.address not in (_ANY_PORT, shared):
+            return failure
+        self.address = shared
+        logger.info("sharing the agent on this machine at %s", shared)
+        return None
+
     def _start(self) -> str | None:
         """Start the agent; return what it said where that failed."""
-        command = [sys.executable, "-m", "device_agent", "serve", "--address", self.address]
+        # -P: a file in the user's folder must not stand in for a module of the standard library.
+        command = [sys.executable, "-P", "-m", "device_agent", "serve", "--address", self.address]
         command += ["--state-dir", str(self._state_dir), "--exit-on-stdin-eof"]
         try:
             self._state_dir.mkdir(parents=True, exist_ok=True)

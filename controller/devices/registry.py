@@ -1,6 +1,7 @@
 """The boards a user has named, in `devices.json` in the EdgeNAS home."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ _ADDRESSES = TypeAdapter(dict[str, Annotated[str, AfterValidator(_full_address)]
 
 
 class DeviceRegistry:
-    """Reads and writes the file at once, so that several processes may share it.
+    """Reads and writes the whole file at once: it is never half-written, and of two writers the last one wins.
 
     Args:
         path: The file; it need not exist.
@@ -128,7 +129,7 @@ class DeviceRegistry:
             ) from error
 
     def _write(self, known: Mapping[str, str]) -> None:
-        draft = self._path.with_suffix(".draft")
+        draft = self._path.with_suffix(f".{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")

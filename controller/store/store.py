@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,13 +21,22 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError, NotFoundError, StoreError
-from controller.core.measurement import Measurement
+from controller.core.measurement import ExportedModel, Measurement
 from controller.core.trial import Trial, TrialState
 from controller.store.owner import Owner
 from controller.store.tables import blobs, measurements, metadata, runs, trials
 
+_GO_ON = "what was saved before is safe; free disk space, then go on with `edgenas runs resume last`"
+_CHECK = "check the address, the permissions and that the database is up"
+_ADVICE = {
+    "full": _GO_ON,
+    "disk I/O": _GO_ON,
+    "not a database": "name another file with --store",
+    "readonly": "make it writable, or name another one with --store",
+    "locked": "another process holds it; try again when that has ended",
+}
 _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
-_WEIGHTS = "weights"
+_WEIGHTS, _EXPORTED = "weights", "exported"
 
 
 class RunState(Enum):
@@ -99,6 +109,11 @@ class Store:
         with self._translated():
             metadata.create_all(self._engine)
 
+    @property
+    def url(self) -> str:
+        """The database's URL."""
+        return self._url
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
@@ -152,29 +167,29 @@ class Store:
             )
         return matches[0]
 
-    def claim(self, run: Run) -> Run:
+    def claim(
+        self, run: Run, *, configuration: Mapping[str, Any] | None = None, take_over: bool = False
+    ) -> Run:
         """Make this process the one at work on run.
+
+        Args:
+            run: The run.
+            configuration: What it is asked to do from now on; None leaves that as it was.
+            take_over: Whether to do so even if another process seems to be at work on it.
 
         Raises:
             StoreError: If another process is at work on it.
         """
+        changes = {"state": RunState.RUNNING.value, "owner": str(Owner.this_process())}
+        if configuration is not None:
+            changes["configuration"] = json.dumps(configuration)
         with self._transaction() as connection:
             # The row is locked before it is read, so of two claims at once one waits and then sees the other.
             connection.execute(update(runs).where(runs.c.id == run.id).values(id=run.id))
             current = _run(connection.execute(select(runs).where(runs.c.id == run.id)).one())
-            if (
-                current.state is RunState.RUNNING
-                and not current.interrupted
-                and current.owner != Owner.this_process()
-            ):
-                raise StoreError(
-                    f"run {run.id} is at work in process {current.owner}; stop that process first"
-                )
-            connection.execute(
-                update(runs)
-                .where(runs.c.id == run.id)
-                .values(state=RunState.RUNNING.value, owner=str(Owner.this_process()))
-            )
+            if current.owner != Owner.this_process() and not take_over:
+                _refuse_if_at_work(current)
+            connection.execute(update(runs).where(runs.c.id == run.id).values(**changes))
         return self.run(run.id)
 
     def release(self, run_id: str, state: RunState, elapsed_s: float) -> None:
@@ -186,14 +201,18 @@ class Store:
                 .values(state=state.value, elapsed_s=elapsed_s, owner="")
             )
 
-    def delete_run(self, run: Run) -> None:
+    def delete_run(self, run: Run, *, take_over: bool = False) -> None:
         """Remove a run and everything that belongs to it.
+
+        Args:
+            run: The run.
+            take_over: Whether to do so even if a process seems to be at work on it.
 
         Raises:
             StoreError: If a process is at work on it.
         """
-        if run.state is RunState.RUNNING and not run.interrupted:
-            raise StoreError(f"run {run.id} is at work in process {run.owner}; stop that process first")
+        if not take_over:
+            _refuse_if_at_work(run)
         with self._transaction() as connection:
             for table in (blobs, measurements, trials):
                 connection.execute(delete(table).where(table.c.run_id == run.id))
@@ -239,10 +258,16 @@ class Store:
             if weights is not None:
                 buffer = io.BytesIO()
                 torch.save(dict(weights), buffer)
-                data = buffer.getvalue()
-                key = {"run_id": run_id, "trial_id": trial.id, "kind": _WEIGHTS}
-                connection.execute(delete(blobs).filter_by(**key))
-                connection.execute(insert(blobs).values(**key, size_bytes=len(data), data=data))
+                _save_blob(connection, run_id, trial.id, _WEIGHTS, buffer.getvalue())
+
+    def save_exported(self, run_id: str, trial_id: str, model: ExportedModel) -> None:
+        """Save the file that a trained trial is confirmed and handed over as."""
+        with self._transaction() as connection:
+            _save_blob(connection, run_id, trial_id, _EXPORTED, model.data)
+
+    def exported(self, run_id: str, trial_id: str) -> bytes | None:
+        """Return the file that a trial was confirmed as; None where it has not been."""
+        return self._blob(run_id, trial_id, _EXPORTED)
 
     def save_measurement(self, run_id: str, trial_id: str, device: str, measurement: Measurement) -> None:
         """Save a measurement; one that is there already stays as it is."""
@@ -277,16 +302,24 @@ class Store:
         Raises:
             NotFoundError: If it was never trained.
         """
-        with self._transaction() as connection:
-            data = connection.execute(
-                select(blobs.c.data).filter_by(run_id=run_id, trial_id=trial_id, kind=_WEIGHTS)
-            ).scalar_one_or_none()
+        data = self._blob(run_id, trial_id, _WEIGHTS)
         if data is None:
             raise NotFoundError(
                 f"trial {trial_id} of run {run_id} has no weights; choose one that is complete"
             )
-        loaded: dict[str, torch.Tensor] = torch.load(io.BytesIO(data), weights_only=True)
+        try:
+            loaded: dict[str, torch.Tensor] = torch.load(io.BytesIO(data), weights_only=True)
+        except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+            raise StoreError(
+                f"the weights of trial {trial_id} of run {run_id} are damaged; choose another trial"
+            ) from error
         return loaded
+
+    def _blob(self, run_id: str, trial_id: str, kind: str) -> bytes | None:
+        with self._transaction() as connection:
+            return connection.execute(
+                select(blobs.c.data).filter_by(run_id=run_id, trial_id=trial_id, kind=kind)
+            ).scalar_one_or_none()
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -299,14 +332,14 @@ class Store:
             yield
         except DBAPIError as error:
             cause = str(error.orig).strip().splitlines()[0]
+            advice = next((advice for word, advice in _ADVICE.items() if word in cause), _CHECK)
             raise StoreError(
-                f"store {make_url(self._url).render_as_string()} cannot be used: {cause}; what was saved before is safe; "
-                "free disk space or check permissions, then go on with `edgenas runs resume`"
+                f"store {make_url(self._url).render_as_string()} cannot be used: {cause}; {advice}"
             ) from error
 
     def _prepare_sqlite(self) -> None:
         path = make_url(self._url).database
-        if path and path != ":memory:":
+        if path and path != ":memory:" and not path.startswith("file:"):
             try:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -320,6 +353,14 @@ class Store:
                 connection.execute(f"PRAGMA {pragma}")
 
 
+def _refuse_if_at_work(run: Run) -> None:
+    if run.state is RunState.RUNNING and not run.interrupted and run.owner:
+        raise StoreError(
+            f"run {run.id} is at work in process {run.owner.pid} on {run.owner.host}; stop that process first, "
+            "or add --take-over if you know that it has ended"
+        )
+
+
 def _run(row: Row[Any]) -> Run:
     return Run(
         id=row.id,
@@ -330,6 +371,12 @@ def _run(row: Row[Any]) -> Run:
         elapsed_s=row.elapsed_s,
         owner=Owner.parse(row.owner),
     )
+
+
+def _save_blob(connection: Connection, run_id: str, trial_id: str, kind: str, data: bytes) -> None:
+    key = {"run_id": run_id, "trial_id": trial_id, "kind": kind}
+    connection.execute(delete(blobs).filter_by(**key))
+    connection.execute(insert(blobs).values(**key, size_bytes=len(data), data=data))
 
 
 def _update(run_id: str, trial: Trial) -> Any:
@@ -349,6 +396,7 @@ def _columns(trial: Trial) -> dict[str, Any]:
         "training_s": trial.training_s,
         "measuring_s": trial.measuring_s,
         "measurements": json.dumps(dict(trial.measurements)),
+        "flags": json.dumps(dict(trial.flags)),
     }
 
 
@@ -364,4 +412,5 @@ def _trial(row: Row[Any]) -> Trial:
         training_s=row.training_s,
         measuring_s=row.measuring_s,
         measurements=json.loads(row.measurements),
+        flags={device: tuple(flags) for device, flags in json.loads(row.flags).items()},
     )

@@ -49,6 +49,7 @@ trials = Table(
     Column("training_s", Float, nullable=False),
     Column("measuring_s", Float, nullable=False),
     Column("measurements", Text, nullable=False),
+    Column("flags", Text, nullable=False),
     Column("told", Boolean, nullable=False),
 )
 
