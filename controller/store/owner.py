@@ -56,10 +56,11 @@ def _own_world() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process started; None where there is none."""
+    """Return when a process started; None where there is none, or only what its parent never asked about."""
     try:
-        # Field 22, after the name in brackets, which may hold anything: clock ticks since boot.
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        # Fields 3 and 22, after the name in brackets, which may hold anything: state, and clock ticks since boot.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
     except OSError:
         pass
     try:

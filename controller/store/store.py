@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,9 +101,12 @@ class Store:
         self._url = url if "://" in url else f"sqlite:///{Path(url).expanduser()}"
         try:
             self._engine = create_engine(self._url)
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
+            shown = re.sub(
+                r"(//[^:/@]*):.*@", r"\1:***@", url
+            )  # what cannot be parsed may hold a password as well
             raise ConfigurationError(
-                f"store {url!r} cannot be used: {error}; expected a file or a database URL whose driver is installed"
+                f"store {shown!r} cannot be used: {error}; expected a file or a database URL whose driver is installed"
             ) from error
         if self._engine.dialect.name == "sqlite":
             self._prepare_sqlite()
