@@ -5,10 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 # Networks here are so small that more threads only wait for each other: 40 times longer on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Continuous integration repeats itself; everywhere else each run explores further.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 

@@ -1,6 +1,7 @@
 """Folders of image files, decoded once into uint8 tensors."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,9 +55,7 @@ def find_images(folder: Path, classes: Sequence[str]) -> ImageFiles:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = sorted(
-            path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-        )
+        files = _image_files(folder / name)
         if not files:
             raise DatasetError(
                 f"dataset folder {folder / name} has no images; expected files ending in {', '.join(sorted(SUFFIXES))}; add some or remove the class"
@@ -64,6 +63,20 @@ def find_images(folder: Path, classes: Sequence[str]) -> ImageFiles:
         paths += files
         labels += [label] * len(files)
     return ImageFiles(paths=tuple(paths), labels=tuple(labels))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """Return the image files anywhere below folder, sorted; a folder that cannot be read is an error, not empty."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    return sorted(
+        Path(parent) / name
+        for parent, _, names in os.walk(folder, onerror=fail)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES
+    )
 
 
 def natural_shape(files: ImageFiles, image_size: int | None) -> tuple[int, int, int]:
@@ -145,7 +158,7 @@ def _pixels(
     channels, height, width = shape
     try:
         with Image.open(path) as image:
-            converted = image.convert("L" if channels == 1 else "RGB")
+            converted = eight_bit(image).convert("L" if channels == 1 else "RGB")
             if converted.size != (width, height):
                 converted = converted.resize((width, height), Image.Resampling.BILINEAR)
             pixels = np.asarray(converted, dtype=np.uint8)
@@ -154,8 +167,25 @@ def _pixels(
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Return an image of 16 bits a pixel with its upper 8; converting it otherwise would cut off all but the lowest.
+
+    Raises:
+        ValueError: If the pixels are fractions, whose range nobody knows.
+    """
+    if image.mode == "F":
+        raise ValueError("the pixels are floating-point numbers")
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+
+
 def find_parts(root: Path) -> Mapping[str, Path]:
-    """Return the folders of root that hold parts of the dataset: `train`, `validation`, `test` where present."""
+    """Return the folders of root that hold parts of the dataset: `train`, `validation`, `test` where present.
+
+    Raises:
+        DatasetError: If there is a part to test on beside classes, and none to train on.
+    """
     spellings = {
         "train": ("train", "training"),
         "validation": ("validation", "val", "valid"),
@@ -164,4 +194,10 @@ def find_parts(root: Path) -> Mapping[str, Path]:
     found = {
         part: [root / name for name in names if (root / name).is_dir()] for part, names in spellings.items()
     }
-    return {part: folders[0] for part, folders in found.items() if folders}
+    parts = {part: folders[0] for part, folders in found.items() if folders}
+    if parts and "train" not in parts:
+        raise DatasetError(
+            f"dataset folder {root} has {', '.join(folder.name for folder in parts.values())} but no train; "
+            "move the folders of the classes into train"
+        )
+    return parts

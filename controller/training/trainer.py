@@ -20,6 +20,7 @@ from controller.training.recipe import Schedule, TrainingRecipe
 logger = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = 500
+_EVALUATION_BYTES = 500e6  # of activations at a time
 _SMALLEST_BFLOAT16_MAP = 16  # pixels; below, converting costs more than it saves
 _WARM_UP_SHARE = 0.3  # of the steps of a one-cycle run
 
@@ -119,8 +120,25 @@ class Trainer:
             recipe: How to train it.
 
         Raises:
-            TrainingFailedError: If the loss becomes infinite or undefined.
+            TrainingFailedError: If the loss becomes infinite or undefined, or the memory does not suffice.
         """
+        try:
+            return self._train_within_memory(network, recipe)
+        except RuntimeError as error:
+            # Torch has a type of its own for a full GPU, and only a text for a full CPU.
+            if (
+                not isinstance(error, torch.OutOfMemoryError)
+                and "not enough memory" not in str(error)
+                and "can't allocate memory" not in str(error)
+            ):
+                raise
+            if self.accelerator.type == "cuda":
+                torch.cuda.empty_cache()
+            raise TrainingFailedError(
+                f"training ran out of memory with batches of {recipe.batch_size}; choose a smaller --batch-size"
+            ) from error
+
+    def _train_within_memory(self, network: Network, recipe: TrainingRecipe) -> TrainedNetwork:
         started = time.perf_counter()
         module = seeded_module(network, recipe.seed).to(self.accelerator)
         generator = torch.Generator().manual_seed(recipe.seed)
@@ -129,11 +147,11 @@ class Trainer:
         losses = []
         for epoch in range(recipe.epochs):
             module.train()
-            total = 0.0
+            total = torch.zeros((), device=self.accelerator)
             for images, labels in self._batches(recipe.batch_size, generator):
                 total += self._step(module, optimizer, images, labels, recipe.label_smoothing)
                 scheduler.step()
-            losses.append(total / steps)
+            losses.append(float(total) / steps)
             if not math.isfinite(losses[-1]):
                 raise TrainingFailedError(
                     f"training diverged in epoch {epoch + 1} with learning rate {recipe.learning_rate:g}; lower it"
@@ -167,13 +185,13 @@ class Trainer:
         images: torch.Tensor,
         labels: torch.Tensor,
         label_smoothing: float,
-    ) -> float:
+    ) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             loss = functional.cross_entropy(module(images), labels, label_smoothing=label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision is torch.float32:
@@ -181,13 +199,14 @@ class Trainer:
         return torch.autocast(self.accelerator.type, dtype=self.precision)
 
     @torch.inference_mode()
-    def _accuracy(self, module: nn.Module, part: Split) -> float:
+    def _accuracy(self, module: NetworkModule, part: Split) -> float:
         """Return the share of images classified right, computed in float32 as a deployed model does."""
         module.eval()
         correct = 0
-        for start in range(0, len(part), _EVALUATION_BATCH):
-            images = part.images[start : start + _EVALUATION_BATCH].to(self.accelerator)
-            labels = part.labels[start : start + _EVALUATION_BATCH].to(self.accelerator)
+        count = int(min(_EVALUATION_BATCH, max(1, _EVALUATION_BYTES // module.network.peak_activation_bytes)))
+        for start in range(0, len(part), count):
+            images = part.images[start : start + count].to(self.accelerator)
+            labels = part.labels[start : start + count].to(self.accelerator)
             correct += int((module(normalise(images, self.info)).argmax(dim=1) == labels).sum())
         return correct / len(part)
 

@@ -399,3 +399,34 @@ def test_images_that_would_not_fit_into_memory_are_refused(tmp_path: Path):
     write_images(tmp_path, {"cat": 400, "dog": 400}, size=(2, 2))
     with pytest.raises(DatasetError, match=r"800 images of \(3, 1000000, 1000000\) take 2400000\.0 GB"):
         folder(tmp_path, image_size=1_000_000)
+
+
+def test_images_of_16_bits_keep_their_upper_ones(tmp_path: Path):
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / name).mkdir()
+        for index in range(20):
+            pixels = np.full((8, 8), 256 * (100 * label + index), dtype=np.uint16)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index:02d}.png")
+
+    dataset = folder(tmp_path)
+
+    values = torch.cat([dataset.train.images, dataset.validation.images, dataset.test.images])[:, 0, 0, 0]
+    assert sorted(values.tolist()) == [*range(20), *range(100, 120)]
+
+
+def test_test_folder_beside_classes_is_not_taken_for_a_class(tmp_path: Path):
+    write_images(tmp_path, {"cat": 10, "dog": 10})
+    (tmp_path / "test").mkdir()
+
+    with pytest.raises(
+        DatasetError, match=r"has test but no train; move the folders of the classes into train"
+    ):
+        folder(tmp_path)
+
+
+def test_statistics_are_those_of_the_pixels_whatever_their_number(image_folder: Path):
+    dataset = folder(image_folder)
+
+    pixels = dataset.train.images.double() / 255
+    assert dataset.info.mean == pytest.approx(pixels.mean(dim=(0, 2, 3)).tolist(), abs=1e-4)
+    assert dataset.info.std == pytest.approx(pixels.std(dim=(0, 2, 3)).tolist(), abs=1e-3)

@@ -59,7 +59,7 @@ def class_names(forms: Sequence[BlockForm]) -> tuple[str, ...]:
         while candidate in names or candidate in _TAKEN:
             number += 1
             # Conv3x3 and a second one would read as Conv3x32.
-            candidate = f"{name}_{number}" if name[-1].isdigit() else f"{name}{number}"
+            candidate = f"{name}Variant{number}" if name[-1].isdigit() else f"{name}{number}"
         names.append(candidate)
     return tuple(names)
 

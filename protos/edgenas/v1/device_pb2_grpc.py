@@ -53,6 +53,7 @@ class DeviceServiceServicer(object):
 
     def DescribeDevice(self, request, context):
         """What the board is made of and what its agent can measure. Cheap; never waits for a benchmark.
+        UNAVAILABLE while a freshly started agent still imports its runtime: try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -85,7 +85,9 @@ class DeviceServiceStub(typing.Generic[_DeviceServiceDescribeDeviceType, _Device
     ], channel: grpc.aio.Channel) -> None: ...
 
     DescribeDevice: _DeviceServiceDescribeDeviceType
-    """What the board is made of and what its agent can measure. Cheap; never waits for a benchmark."""
+    """What the board is made of and what its agent can measure. Cheap; never waits for a benchmark.
+    UNAVAILABLE while a freshly started agent still imports its runtime: try again.
+    """
 
     WatchTelemetry: _DeviceServiceWatchTelemetryType
     """A sample now and then one every `interval_ms`, until the caller cancels.
@@ -112,7 +114,9 @@ class DeviceServiceServicer(metaclass=abc.ABCMeta):
         request: edgenas.v1.device_pb2.DescribeDeviceRequest,
         context: _ServicerContext,
     ) -> typing.Union[edgenas.v1.device_pb2.DescribeDeviceResponse, collections.abc.Awaitable[edgenas.v1.device_pb2.DescribeDeviceResponse]]:
-        """What the board is made of and what its agent can measure. Cheap; never waits for a benchmark."""
+        """What the board is made of and what its agent can measure. Cheap; never waits for a benchmark.
+        UNAVAILABLE while a freshly started agent still imports its runtime: try again.
+        """
 
     @abc.abstractmethod
     def WatchTelemetry(
