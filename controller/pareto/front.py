@@ -94,7 +94,8 @@ class CoveredVolume:
     """Share of the objective space that a front covers, for showing progress.
 
     The box is fixed once `settle` trials are known: it reaches from the best value that a metric can have
-    (1 for an accuracy, 0 for a cost) to the worst one of those trials. So the share never falls later.
+    (1 for an accuracy, 0 for a cost) to the worst one of those trials. So the share never falls as long as
+    trials are only added; it may when a later measurement replaces an earlier one.
 
     Args:
         objectives: What is optimised.
