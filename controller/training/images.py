@@ -67,6 +67,8 @@ def find_images(folder: Path, classes: Sequence[str]) -> ImageFiles:
 
 def _image_files(folder: Path) -> list[Path]:
     """Return the image files anywhere below folder, sorted; a folder that cannot be read is an error, not empty."""
+    if not folder.exists():
+        return []
 
     def fail(error: OSError) -> None:
         raise error
