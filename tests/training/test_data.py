@@ -251,6 +251,12 @@ def test_image_that_is_cut_off_is_skipped(tmp_path: Path):
     assert folder(tmp_path).skipped_files == (str(cut),)
 
 
+def test_image_of_fractions_is_skipped(tmp_path: Path):
+    write_images(tmp_path, {"cat": 10, "dog": 10})
+    Image.fromarray(np.full((5, 6), 0.5, dtype=np.float32)).save(tmp_path / "cat" / "fractions.tiff")
+    assert folder(tmp_path).skipped_files == (str(tmp_path / "cat" / "fractions.tiff"),)
+
+
 def test_only_the_first_of_many_unreadable_files_are_named_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -377,9 +383,10 @@ def test_class_of_the_test_part_that_training_lacks_is_refused(tmp_path: Path):
     )
 
 
-def test_class_that_the_test_part_lacks_is_refused(tmp_path: Path):
+@pytest.mark.parametrize("tested", [{"cat": 2}, {"cat": 2, "dog": 0}], ids=("no folder", "no images"))
+def test_class_that_the_test_part_lacks_is_refused(tmp_path: Path, tested: dict[str, int]):
     write_images(tmp_path / "train", {"cat": 5, "dog": 5})
-    write_images(tmp_path / "test", {"cat": 2, "dog": 0})
+    write_images(tmp_path / "test", tested)
     with pytest.raises(DatasetError, match=r"dataset folder .*test/dog has no images"):
         folder(tmp_path)
 

@@ -167,6 +167,14 @@ def test_training_that_diverges_is_refused(trainer: Trainer):
     assert str(caught.value) == "training diverged in epoch 1 with learning rate 1e+20; lower it"
 
 
+def test_network_that_does_not_fit_into_memory_is_refused(trainer: Trainer):
+    enormous = network(classes=10**14)
+    with pytest.raises(
+        TrainingFailedError, match="training ran out of memory with batches of 32; choose a smaller"
+    ):
+        trainer.train(enormous, BRIEF)
+
+
 def spread(weights: torch.Tensor) -> float:
     return float(weights.detach().square().sum())
 
