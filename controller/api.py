@@ -15,7 +15,8 @@ from controller.devices.connect import connected, find_device
 from controller.evaluation import Board, devices_named
 from controller.plan import Plan, algorithm_of, environment, goals, recorded, resolve, with_absolute_dataset
 from controller.search import Progress, Search
-from controller.store.store import Run, Store
+from controller.store.records import Run
+from controller.store.store import Store
 
 _TASKS = ("image_classification",)
 # What must not have changed when a run goes on: candidates before and after would not be comparable.

@@ -19,7 +19,8 @@ from controller.models.module import NetworkModule
 from controller.pareto.front import front
 from controller.pareto.selection import select, select_weighted
 from controller.plan import DATASET_INFO, RECIPE, run_objectives, space_of
-from controller.store.store import Run, Store
+from controller.store.records import Run
+from controller.store.store import Store
 
 _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
 

@@ -20,7 +20,7 @@ from controller.core.plugins import find_plugin
 from controller.core.protocols import SearchAlgorithm, SearchSpace
 from controller.search import Budget
 from controller.spaces import PRESETS, SPACES
-from controller.store.store import Run
+from controller.store.records import Run
 from controller.training.data import load_dataset
 from controller.training.dataset import Dataset, DatasetInfo
 from controller.training.recipe import TrainingRecipe

@@ -22,7 +22,8 @@ from controller.core.protocols import SearchAlgorithm, SearchSpace
 from controller.core.trial import Trial, TrialState
 from controller.evaluation import Board, Candidate, Evaluator
 from controller.pareto.front import CoveredVolume, front
-from controller.store.store import Run, RunState, Store
+from controller.store.records import Run, RunState
+from controller.store.store import Store
 from controller.training.recipe import TrainingRecipe
 from controller.training.trainer import Trainer
 

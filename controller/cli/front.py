@@ -9,7 +9,8 @@ def front(run: RunArgument, store: StoreOption = None, json: JsonOption = False)
     from controller.config import store_url
     from controller.pareto.front import front as pareto_front
     from controller.plan import run_objectives
-    from controller.store.store import RunState, Store
+    from controller.store.records import RunState
+    from controller.store.store import Store
 
     opened = Store(store or store_url())
     found = opened.run(run)

@@ -6,25 +6,23 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Row, create_engine, delete, event, insert, select, update
+from sqlalchemy import Connection, create_engine, delete, event, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError, NotFoundError, StoreError
 from controller.core.measurement import ExportedModel, Measurement
-from controller.core.trial import Trial, TrialState
+from controller.core.trial import Trial
 from controller.store.owner import Owner
+from controller.store.records import Run, RunState, SavedTrials, columns_of, run_of, trial_of
 from controller.store.tables import blobs, measurements, metadata, runs, trials
 
 _GO_ON = "what was saved before is safe; free disk space, then go on with `edgenas runs resume last`"
@@ -38,52 +36,6 @@ _ADVICE = {
 }
 _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
 _WEIGHTS, _EXPORTED = "weights", "exported"
-
-
-class RunState(Enum):
-    """What became of a run."""
-
-    RUNNING = "running"
-    STOPPED = "stopped"
-    """Ended before its budget was spent; can be resumed."""
-    FINISHED = "finished"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """A search and how it was asked for.
-
-    Attributes:
-        id: Short and unique in the store.
-        created_at: When it was first started, UTC.
-        state: What became of it; a run that was killed still says RUNNING.
-        configuration: The resolved configuration, ready for JSON.
-        environment: Versions and revision of what ran it, ready for JSON.
-        elapsed_s: Time spent on it by all processes so far.
-        owner: The process at work on it.
-    """
-
-    id: str
-    created_at: datetime
-    state: RunState
-    configuration: Mapping[str, Any]
-    environment: Mapping[str, str]
-    elapsed_s: float
-    owner: Owner | None
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether its process ended without saying so."""
-        return self.state is RunState.RUNNING and (self.owner is None or self.owner.gone)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SavedTrials:
-    """A run's trials in the order asked for, and how many of them the algorithm has been told of."""
-
-    trials: tuple[Trial, ...]
-    told: int
-    algorithm_state: bytes | None
 
 
 class Store:
@@ -150,7 +102,9 @@ class Store:
     def runs(self) -> list[Run]:
         """Return all runs, newest first."""
         with self._transaction() as connection:
-            return [_run(row) for row in connection.execute(select(runs).order_by(runs.c.created_at.desc()))]
+            return [
+                run_of(row) for row in connection.execute(select(runs).order_by(runs.c.created_at.desc()))
+            ]
 
     def run(self, name: str) -> Run:
         """Return the run with this id, or the only one whose id begins so, or the newest for `last`.
@@ -190,7 +144,7 @@ class Store:
         with self._transaction() as connection:
             # The row is locked before it is read, so of two claims at once one waits and then sees the other.
             connection.execute(update(runs).where(runs.c.id == run.id).values(id=run.id))
-            current = _run(connection.execute(select(runs).where(runs.c.id == run.id)).one())
+            current = run_of(connection.execute(select(runs).where(runs.c.id == run.id)).one())
             if current.owner != Owner.this_process() and not take_over:
                 _refuse_if_at_work(current)
             connection.execute(update(runs).where(runs.c.id == run.id).values(**changes))
@@ -230,7 +184,7 @@ class Store:
                 select(trials).where(trials.c.run_id == run_id).order_by(trials.c.position)
             ).all()
         return SavedTrials(
-            trials=tuple(_trial(row) for row in rows),
+            trials=tuple(trial_of(row) for row in rows),
             told=sum(row.told for row in rows),
             algorithm_state=state,
         )
@@ -238,7 +192,7 @@ class Store:
     def save_asked(self, run_id: str, asked: Trial, algorithm_state: bytes) -> None:
         """Add a trial, together with the state of the algorithm that asked for it."""
         with self._transaction() as connection:
-            connection.execute(insert(trials).values(run_id=run_id, told=False, **_columns(asked)))
+            connection.execute(insert(trials).values(run_id=run_id, told=False, **columns_of(asked)))
             connection.execute(
                 update(runs).where(runs.c.id == run_id).values(algorithm_state=algorithm_state)
             )
@@ -258,7 +212,7 @@ class Store:
     ) -> None:
         """Save what is known of a trial, with its weights where it was just trained."""
         with self._transaction() as connection:
-            connection.execute(_update(run_id, trial).values(**_columns(trial)))
+            connection.execute(_update(run_id, trial).values(**columns_of(trial)))
             if weights is not None:
                 buffer = io.BytesIO()
                 torch.save(dict(weights), buffer)
@@ -365,18 +319,6 @@ def _refuse_if_at_work(run: Run) -> None:
         )
 
 
-def _run(row: Row[Any]) -> Run:
-    return Run(
-        id=row.id,
-        created_at=datetime.fromisoformat(row.created_at),
-        state=RunState(row.state),
-        configuration=json.loads(row.configuration),
-        environment=json.loads(row.environment),
-        elapsed_s=row.elapsed_s,
-        owner=Owner.parse(row.owner),
-    )
-
-
 def _save_blob(connection: Connection, run_id: str, trial_id: str, kind: str, data: bytes) -> None:
     key = {"run_id": run_id, "trial_id": trial_id, "kind": kind}
     connection.execute(delete(blobs).filter_by(**key))
@@ -385,36 +327,3 @@ def _save_blob(connection: Connection, run_id: str, trial_id: str, kind: str, da
 
 def _update(run_id: str, trial: Trial) -> Any:
     return update(trials).where(trials.c.run_id == run_id, trials.c.trial_id == trial.id)
-
-
-def _columns(trial: Trial) -> dict[str, Any]:
-    return {
-        "trial_id": trial.id,
-        "position": trial.index,
-        "architecture": trial.architecture.to_json(),
-        "state": trial.state.value,
-        "epochs": trial.epochs,
-        "objective_values": json.dumps(dict(trial.values)),
-        "violation": trial.violation,
-        "reason": trial.reason,
-        "training_s": trial.training_s,
-        "measuring_s": trial.measuring_s,
-        "measurements": json.dumps(dict(trial.measurements)),
-        "flags": json.dumps(dict(trial.flags)),
-    }
-
-
-def _trial(row: Row[Any]) -> Trial:
-    return Trial(
-        index=row.position,
-        architecture=Architecture.from_json(row.architecture),
-        state=TrialState(row.state),
-        epochs=row.epochs,
-        values=json.loads(row.objective_values),
-        violation=row.violation,
-        reason=row.reason,
-        training_s=row.training_s,
-        measuring_s=row.measuring_s,
-        measurements=json.loads(row.measurements),
-        flags={device: tuple(flags) for device, flags in json.loads(row.flags).items()},
-    )

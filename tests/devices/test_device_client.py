@@ -1,14 +1,24 @@
 """The client and the agent on this machine, over real gRPC."""
 
+import contextlib
 import hashlib
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import psutil
 import pytest
-from edgenas.v1 import device_pb2, device_pb2_grpc
+from edgenas.v1 import (
+    benchmark_pb2,
+    benchmark_pb2_grpc,
+    device_pb2,
+    device_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
 
 from controller.core.errors import BenchmarkFailedError, DeviceError, DeviceUnreachableError, NotFoundError
 from controller.core.measurement import ExportedModel, MeasurementMode, ModelFormat
@@ -165,22 +175,66 @@ def test_local_agent_that_cannot_start_says_why(tmp_path: Path) -> None:
         pass
 
 
+class FlakyBenchmarks(benchmark_pb2_grpc.BenchmarkServiceServicer):
+    """Keeps the first caller in the queue for longer than its patience, then drops the link."""
+
+    def __init__(self, record: benchmark_pb2.BenchmarkRecord) -> None:
+        self._record = record
+        self.calls = 0
+
+    def RunBenchmark(self, request, context):  # type: ignore[no-untyped-def] # noqa: N802
+        self.calls += 1
+        if self.calls == 1:
+            for position in range(15):
+                yield benchmark_pb2.BenchmarkEvent(queued=benchmark_pb2.BenchmarkQueued(position=position))
+                threading.Event().wait(0.1)
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the link is gone")
+        yield benchmark_pb2.BenchmarkEvent(result=self._record)
+
+
+class EveryModel(model_pb2_grpc.ModelServiceServicer):
+    def HasModel(self, request, context):  # type: ignore[no-untyped-def] # noqa: N802
+        return model_pb2.HasModelResponse(present=True)
+
+
+@contextlib.contextmanager
+def serving(*services: tuple[Callable[..., object], object]) -> Iterator[str]:
+    server = grpc.server(ThreadPoolExecutor(2))
+    for add, service in services:
+        add(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def test_patience_runs_from_the_last_sign_of_life(model: ExportedModel) -> None:
+    spec = benchmark_pb2.BenchmarkSpec(mode=benchmark_pb2.MEASUREMENT_MODE_SEARCH)
+    benchmarks = FlakyBenchmarks(benchmark_pb2.BenchmarkRecord(request_id="late", spec=spec))
+
+    with (
+        serving(
+            (benchmark_pb2_grpc.add_BenchmarkServiceServicer_to_server, benchmarks),
+            (model_pb2_grpc.add_ModelServiceServicer_to_server, EveryModel()),
+        ) as address,
+        DeviceClient("slow", address, patience_s=1) as client,
+    ):
+        measured = client.measure(model, request_id="late", model_name="net", mode=SEARCH)
+
+    assert measured.request_id == "late"
+    assert benchmarks.calls == 2
+
+
 def test_agent_of_another_wire_version_is_refused_with_both_versions() -> None:
     class Newer(device_pb2_grpc.DeviceServiceServicer):
         def DescribeDevice(self, request, context):  # type: ignore[no-untyped-def] # noqa: N802
             return device_pb2.DescribeDeviceResponse(protocol_version=99, agent_version="9.9")
 
-    from concurrent.futures import ThreadPoolExecutor
-
-    server = grpc.server(ThreadPoolExecutor(1))
-    device_pb2_grpc.add_DeviceServiceServicer_to_server(Newer(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        with (
-            DeviceClient("new", f"127.0.0.1:{port}") as client,
-            pytest.raises(DeviceError, match=r"version 99 .*agent 9\.9.*version 1"),
-        ):
-            client.describe()
-    finally:
-        server.stop(None).wait()
+    with (
+        serving((device_pb2_grpc.add_DeviceServiceServicer_to_server, Newer())) as address,
+        DeviceClient("new", address) as client,
+        pytest.raises(DeviceError, match=r"version 99 .*agent 9\.9.*version 1"),
+    ):
+        client.describe()

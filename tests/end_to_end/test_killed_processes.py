@@ -1,6 +1,7 @@
 """kill -9 of either side, at any moment, loses nothing and repeats nothing."""
 
 import json
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -126,3 +127,31 @@ def test_search_stops_and_resumes_when_the_agent_stays_away_for_long(
         code, _, err = WatchedSearch(home, "runs", "resume", "last").finish()
     assert code == 0, err
     assert shown_run(home)["state"] == "finished"
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_search_says_how_to_go_on(
+    home: Path, settings: Path, signal_number: signal.Signals
+) -> None:
+    search = WatchedSearch(home, "search", settings)
+    search.wait_for_candidates(1)
+    search.process.send_signal(signal_number)
+
+    code, _, err = search.finish()
+
+    run = shown_run(home)
+    assert code == 3
+    assert err == f"edgenas: interrupted; go on with `edgenas runs resume {run['id']}`\n"
+    assert run["state"] == "stopped"
+
+
+def test_finished_run_goes_on_with_a_larger_budget(home: Path, settings: Path) -> None:
+    assert WatchedSearch(home, "search", settings, "--budget", 3).finish()[0] == 0
+    first = asked_ids(home)
+
+    code, _, err = WatchedSearch(home, "runs", "resume", "last", "--budget", 6).finish()
+
+    assert code == 0, err
+    assert len(first) == 3
+    assert asked_ids(home)[:3] == first
+    assert len(asked_ids(home)) == 6

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from command_line import PYTHON, Command
+
+import controller
 
 MISTAKES = {
     "unknown device": (
@@ -168,3 +170,19 @@ def test_model_of_200_mb_is_measured(edgenas: Command, large_onnx: Path) -> None
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["latency_ms"] > 0
+
+
+def test_installation_for_boards_says_what_the_host_lacks(tmp_path: Path) -> None:
+    program = f"""
+import sys
+sys.path = [path for path in sys.path if "site-packages" not in path] + [{str(Path(controller.__file__).parents[1])!r}]
+from controller.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [PYTHON, "-S", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("edgenas: typer is missing, so this is an installation for boards")
+    assert len(done.stderr.splitlines()) == 1

@@ -22,7 +22,8 @@ from controller.core.protocols import SearchAlgorithm
 from controller.evaluation import Board
 from controller.search import Budget, Search
 from controller.spaces import ChainSpace
-from controller.store.store import Run, Store
+from controller.store.records import Run
+from controller.store.store import Store
 from controller.training.data import load_dataset
 from controller.training.recipe import TrainingRecipe
 from controller.training.trainer import Trainer

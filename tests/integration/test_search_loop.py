@@ -2,7 +2,9 @@
 
 import threading
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from search_laboratory import DEVICE, Laboratory, ScriptedBench
 
@@ -15,11 +17,12 @@ from controller.core.errors import (
     SearchStoppedError,
 )
 from controller.core.measurement import MeasurementMode
+from controller.core.network import Network
 from controller.core.objective import Objective
 from controller.core.trial import Trial, TrialState
 from controller.evaluation import TEST_ACCURACY
 from controller.search import Budget, Progress
-from controller.store.store import RunState
+from controller.store.records import RunState
 
 WAIT_S = 60
 
@@ -231,6 +234,55 @@ def test_search_stops_when_no_candidate_meets_a_constraint(laboratory: Laborator
         laboratory.search(run, RandomSearch(laboratory.space, [], seed=0)).run()
 
     assert laboratory.trainer.trained == []
+
+
+def test_search_confirms_what_it_found_when_nothing_more_meets_a_constraint(laboratory: Laboratory) -> None:
+    laboratory.constraints = ("macs_m<=1",)
+    large = type(laboratory.space)(
+        input_shape=(3, 12, 12),
+        classes=3,
+        min_layers=6,
+        max_layers=8,
+        operations=("conv3x3", "conv5x5"),
+        channels=(48, 64),
+        stem_channels=48,
+    )
+    small = laboratory.space.sample(np.random.default_rng(0))
+
+    class SmallThenLarge(RandomSearch):
+        """Proposes one architecture that fits, then only such as do not."""
+
+        def ask(self, count: int) -> list[Architecture]:
+            first, self.first = getattr(self, "first", True), False
+            return [small] if first else super().ask(count)
+
+    class Both:
+        choices = laboratory.space.choices
+
+        def lower(self, architecture: Architecture) -> Network:
+            return (laboratory.space if architecture == small else large).lower(architecture)
+
+    run = laboratory.run()
+
+    best = laboratory.search(run, SmallThenLarge(large, [], seed=0), space=Both()).run()
+
+    assert [trial.architecture for trial in best] == [small]
+    assert TEST_ACCURACY in best[0].values
+
+
+def test_search_keeps_the_flags_of_a_measurement_beside_its_figures(laboratory: Laboratory) -> None:
+    original = laboratory.bench.measure
+
+    def flagged(*arguments, **named):  # type: ignore[no-untyped-def]
+        return replace(original(*arguments, **named), flags=("CI_NOT_REACHED",))
+
+    laboratory.bench.measure = flagged  # type: ignore[method-assign]
+    run = laboratory.run()
+
+    best = laboratory.search(run).run()
+
+    assert {trial.flags["bench"] for trial in best} == {("CI_NOT_REACHED",)}
+    assert {trial.flags["bench"] for trial in laboratory.store.trials(run.id).trials} == {("CI_NOT_REACHED",)}
 
 
 def test_search_ends_when_a_small_space_is_used_up(laboratory: Laboratory) -> None:

@@ -13,7 +13,8 @@ from controller.core.errors import ConfigurationError, NotFoundError, StoreError
 from controller.core.measurement import ExportedModel, ModelFormat
 from controller.core.trial import TrialState
 from controller.store.owner import Owner
-from controller.store.store import RunState, Store
+from controller.store.records import RunState
+from controller.store.store import Store
 
 
 @pytest.fixture

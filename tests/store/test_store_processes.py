@@ -11,7 +11,8 @@ from store_examples import LIMIT_S, line_from, pending, process
 
 from controller.core.errors import StoreError
 from controller.store.owner import Owner
-from controller.store.store import RunState, Store
+from controller.store.records import RunState
+from controller.store.store import Store
 
 AT_WORK = """
 import sys

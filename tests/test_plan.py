@@ -1,0 +1,60 @@
+"""What a configuration means here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controller.config import search_config
+from controller.core.errors import ConfigurationError
+from controller.core.trial import Trial, TrialState
+from controller.plan import algorithm_of, environment, goals, with_absolute_dataset
+from controller.spaces import ChainSpace
+
+
+def test_evolution_keeps_as_many_as_configured() -> None:
+    space = ChainSpace(input_shape=(1, 8, 8), classes=10)
+    config = search_config({"dataset": "digits", "objectives": ["macs_m"], "evolution": {"population": 3}})
+    algorithm = algorithm_of(config, space, goals(config)[0])
+    rng = np.random.default_rng(0)
+    trials = [
+        Trial(
+            index=index, architecture=space.sample(rng), state=TrialState.COMPLETE, values={"macs_m": index}
+        )
+        for index in range(6)
+    ]
+
+    algorithm.tell(trials)
+
+    assert len(json.loads(algorithm.state())["population"]) == 3
+
+
+def test_objectives_without_a_device_of_their_own_mean_the_first() -> None:
+    config = search_config({"dataset": "digits", "device": ["pi4", "pi5"]})
+
+    objectives, _ = goals(config)
+
+    assert [objective.key for objective in objectives] == ["accuracy", "latency_ms@pi4", "peak_memory_mb@pi4"]
+
+
+def test_objective_given_twice_is_refused() -> None:
+    config = search_config(
+        {"dataset": "digits", "device": "pi4", "objectives": ["latency_ms", "latency_ms@pi4"]}
+    )
+
+    with pytest.raises(ConfigurationError, match="'latency_ms@pi4' is given twice"):
+        goals(config)
+
+
+def test_folder_of_images_is_named_by_its_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = search_config({"dataset": "folder:photos"})
+
+    assert with_absolute_dataset(config).dataset == f"folder:{tmp_path / 'photos'}"
+
+
+def test_environment_does_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert environment()["git_revision"] == "not a checkout"
