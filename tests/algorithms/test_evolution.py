@@ -111,3 +111,26 @@ def test_evolution_breeds_from_the_one_candidate_that_is_feasible(unlucky: Trial
     neighbours = {SPACE.mutate(second, rng) for _ in range(2000)}
     children = evolution.ask(20)
     assert sum(child in neighbours for child in children) > 10
+
+
+def test_evolution_lets_the_most_crowded_candidate_go():
+    evolution = Evolution(SPACE, OBJECTIVES, 0, population=3, crossover_probability=0.0)
+    # None dominates another; of the two in the middle the second has its neighbours closer by.
+    points = [(0.0, 0.0), (0.1, 1.0), (0.6, 6.0), (1.0, 10.0)]
+    asked = evolution.ask(4)
+    evolution.tell(
+        [
+            Trial(
+                index=index,
+                architecture=architecture,
+                state=TrialState.COMPLETE,
+                values={"accuracy": accuracy, "macs_m": macs_m},
+            )
+            for index, (architecture, (accuracy, macs_m)) in enumerate(zip(asked, points, strict=True))
+        ]
+    )
+    rng = np.random.default_rng(0)
+    neighbours = [{SPACE.mutate(parent, rng) for _ in range(1000)} for parent in asked]
+    children = evolution.ask(40)
+    assert not any(child in neighbours[1] for child in children)
+    assert all(any(child in neighbours[kept] for child in children) for kept in (0, 2, 3))

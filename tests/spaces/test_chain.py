@@ -25,6 +25,16 @@ PIXEL = ChainSpace(
     input_shape=(1, 1, 1), classes=10, min_layers=1, max_layers=4, channels=(4, 8, 12), stem_channels=4
 )
 
+DEEP = ChainSpace(
+    input_shape=(1, 8, 8),
+    classes=10,
+    min_layers=1,
+    max_layers=9,
+    channels=(4, 8),
+    max_skip_distance=9,
+    stem_channels=4,
+)
+
 
 def written(space: ChainSpace, *slots: Slot) -> Architecture:
     """Return the architecture with these choices as they stand, canonical or not; the other layers are zero."""
@@ -152,6 +162,12 @@ def add_terms(space: ChainSpace, architecture: Architecture) -> list[tuple[str, 
             [("conv3x3", 8, 1, 0, 0), ("conv3x3", 8, 1, 2, 1)],
             [("conv3x3", 8, 1, 0, 0), ("conv3x3", 8, 1, 1, 2)],
             id="order of the skips",
+        ),
+        pytest.param(
+            DEEP,
+            [*[("conv3x3", 8, 1, 0, 0)] * 8, ("conv3x3", 8, 1, 8, 1)],
+            [*[("conv3x3", 8, 1, 0, 0)] * 8, ("conv3x3", 8, 1, 1, 8)],
+            id="order of skips far apart",
         ),
         pytest.param(SMALL, [("conv3x3", 8, 1, 0, 1)], [("conv3x3", 8, 1, 1, 0)], id="second skip alone"),
         pytest.param(SMALL, [("conv3x3", 8, 1, 1, 1)], [("conv3x3", 8, 1, 1, 0)], id="one skip twice"),
@@ -321,6 +337,18 @@ def test_chain_halves_large_images_in_the_stem(side: int, stem_side: int):
     space = ChainSpace(input_shape=(3, side, side), classes=2, min_layers=1)
     stem = space.lower(written(space, ("conv3x3", 16, 1, 0, 0))).blocks[0]
     assert stem.layers[-1].shape == (16, stem_side, stem_side)
+
+
+def test_chain_halves_a_map_as_long_as_it_is_more_than_one_pixel():
+    space = ChainSpace(input_shape=(3, 1, 5), classes=2, min_layers=1, max_layers=4)
+    network = space.lower(written(space, *[("conv1x1", 16, 2, 0, 0)] * 4))
+    assert [block.layers[-1].shape for block in network.blocks[:-1]] == [
+        (16, 1, 5),
+        (16, 1, 3),
+        (16, 1, 2),
+        (16, 1, 1),
+        (16, 1, 1),
+    ]
 
 
 def test_chain_lowers_its_largest_network():

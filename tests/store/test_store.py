@@ -155,6 +155,7 @@ def test_trials_of_one_run_are_not_those_of_another(store: Store):
     store.save_asked(second.id, pending(0), b"second")
     store.save_trial(first.id, replace(pending(0), epochs=5))
     assert store.trials(second.id).trials == (pending(0),)
+    assert store.trials(first.id).algorithm_state == b"first"
     assert store.trials(second.id).algorithm_state == b"second"
 
 
