@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from store_examples import complete, measurement, pending
+from example_measurement import measurement
+from store_examples import complete, pending
 
 from controller.core.errors import ConfigurationError, NotFoundError, StoreError
 from controller.core.measurement import ExportedModel, ModelFormat
