@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+_UNKNOWN = "-"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
@@ -15,44 +17,67 @@ class Owner:
     Attributes:
         host: Name of its machine, for people.
         pid: Its number.
-        world: What its number is unique in: one boot of one kernel, and one container there.
+        machine: Which machine that is.
+        boot: Which start of the machine.
+        container: Which space of process numbers there.
         started: When it started, in a count that no change of the clock moves where the system has one.
     """
 
     host: str
     pid: int
-    world: str
+    machine: str
+    boot: str
+    container: str
     started: str
 
     @classmethod
     def this_process(cls) -> "Owner":
         """Return the owner that this process is."""
-        pid = os.getpid()
-        return cls(host=socket.gethostname(), pid=pid, world=_own_world(), started=_started(pid) or "")
+        pid, host = os.getpid(), socket.gethostname()
+        return cls(
+            host=host,
+            pid=pid,
+            machine=_first_line("/etc/machine-id") or host,
+            boot=_first_line("/proc/sys/kernel/random/boot_id") or _UNKNOWN,
+            container=_process_numbers(),
+            started=_started(pid) or _UNKNOWN,
+        )
 
     @classmethod
     def parse(cls, text: str) -> "Owner | None":
         """Return the owner that `str` wrote; None for the empty text of a run that nobody works on."""
         if not text:
             return None
-        host, pid, world, started = text.split(" ")
-        return cls(host=host, pid=int(pid), world=world, started=started)
+        host, pid, machine, boot, container, started = text.split(" ")
+        return cls(host=host, pid=int(pid), machine=machine, boot=boot, container=container, started=started)
 
     def __str__(self) -> str:
-        return f"{self.host} {self.pid} {self.world} {self.started}"
+        return f"{self.host} {self.pid} {self.machine} {self.boot} {self.container} {self.started}"
 
     @property
     def gone(self) -> bool:
         """Whether the process is known to have ended. Of a process elsewhere that is never known."""
-        return self.world == _own_world() and _started(self.pid) != self.started
+        here = Owner.this_process()
+        if self.machine != here.machine:
+            return False
+        if self.boot != here.boot:
+            return True
+        return self.container == here.container and _started(self.pid) != self.started
 
 
-def _own_world() -> str:
+def _first_line(path: str) -> str:
+    """Return the first word of a file; empty where there is none."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+        return Path(path).read_text(encoding="ascii").split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+def _process_numbers() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        return socket.gethostname()
+        return _UNKNOWN
 
 
 def _started(pid: int) -> str | None:

@@ -28,5 +28,14 @@ def test_number_that_no_process_has_is_gone():
 
 
 @pytest.mark.parametrize("pid", [1, 2**22 + 1])
-def test_process_of_another_world_is_not_known_to_be_gone(pid: int):
-    assert not replace(Owner.this_process(), world="another machine", pid=pid).gone
+def test_process_of_another_machine_is_not_known_to_be_gone(pid: int):
+    assert not replace(Owner.this_process(), machine="another", pid=pid).gone
+
+
+@pytest.mark.parametrize("pid", [1, 2**22 + 1])
+def test_process_of_another_container_is_not_known_to_be_gone(pid: int):
+    assert not replace(Owner.this_process(), container="pid:[1]", pid=pid).gone
+
+
+def test_process_from_before_the_machine_was_started_again_is_gone():
+    assert replace(Owner.this_process(), boot="an earlier one").gone
