@@ -57,7 +57,7 @@ def test_long_output_of_no_worker_is_cut(tmp_path: Path):
 
 def test_agent_measures_again_once_its_python_no_longer_prints(tmp_path: Path):
     customisation = tmp_path / "sitecustomize.py"
-    customisation.write_text("print('hello from', 'this site')\nprint('and more')\n")
+    customisation.write_text("print('hello from', 'this site')\nprint('and more', flush=True)\n")
     python = python_script(tmp_path, f"PYTHONPATH='{tmp_path}' exec '{sys.executable}' \"$@\"")
     with running_agent(tmp_path / "state", "--worker-python", python) as agent:
         sha256 = agent.upload(conv_model())

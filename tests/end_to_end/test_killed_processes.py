@@ -133,6 +133,8 @@ def test_search_stops_and_resumes_when_the_agent_stays_away_for_long(
 def test_interrupted_search_says_how_to_go_on(
     home: Path, settings: Path, signal_number: signal.Signals
 ) -> None:
+    # A shell's background job, as these tests may be, ignores interrupts, and its children would with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     search = WatchedSearch(home, "search", settings)
     search.wait_for_candidates(1)
     search.process.send_signal(signal_number)
