@@ -135,7 +135,7 @@ def test_interrupted_search_says_how_to_go_on(
 ) -> None:
     # A shell's background job, as these tests may be, ignores interrupts, and its children would with it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    search = WatchedSearch(home, "search", settings)
+    search = WatchedSearch(home, "search", settings, "--budget", 5000)
     search.wait_for_candidates(1)
     search.process.send_signal(signal_number)
 
