@@ -5,13 +5,12 @@ stopped and can be resumed, 130 interrupted.
 """
 
 import logging
-import signal
 import sys
 from typing import Annotated
 
 import typer
 
-from controller.cli import bench, benchmarks, devices, front, generate, runs, search
+from controller.cli import bench, benchmarks, devices, front, generate, interruption, runs, search
 from controller.core.errors import EdgeNASError, SearchStoppedError
 
 app = typer.Typer(
@@ -43,8 +42,7 @@ def _options(
 
 def main() -> None:
     """Run the command and turn errors into one line and an exit code."""
-    # Asked to end, a search says how it can be resumed, as it does when it is interrupted.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interruption.listen()
     try:
         app()
     except SearchStoppedError as error:

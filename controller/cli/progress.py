@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from controller.cli import interruption
 from controller.cli.tables import console, figure, trial_table
 from controller.core.objective import Objective
 from controller.core.trial import TrialState
@@ -48,8 +49,13 @@ class ProgressDisplay:
             self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far the search has come."""
+        """Show how far the search has come.
+
+        Raises:
+            KeyboardInterrupt: If the search was interrupted and has not noticed.
+        """
         self.run_id = progress.run_id
+        interruption.check()
         if self._live:
             self._live.update(self._drawn(progress), refresh=True)
             return
