@@ -1,21 +1,18 @@
 """A search in this process: real training, a real store, and a bench that the test controls."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from example_measurement import measurement
 
 from controller.algorithms import Evolution
 from controller.core.measurement import (
-    Conditions,
     ExportedModel,
-    LatencyStatistics,
     Measurement,
     MeasurementMode,
-    MemoryUsage,
 )
 from controller.core.objective import Constraint, Objective
 from controller.core.protocols import SearchAlgorithm
@@ -51,66 +48,15 @@ class ScriptedBench:
         with self.lock:
             self.asked.append((model_name, mode))
         self.before(model_name)
-        return measurement(request_id, model, model_name, mode, latency_ms=len(model.data) / 1e4)
-
-
-def measurement(
-    request_id: str, model: ExportedModel, name: str, mode: MeasurementMode, *, latency_ms: float
-) -> Measurement:
-    """Return a measurement as a board with no sensors would make it."""
-    unknown = Conditions(
-        temperature_c=None,
-        clock_mhz=None,
-        governor=None,
-        load_average_1min=None,
-        available_memory_bytes=None,
-        cpu_pressure_percent=None,
-    )
-    return Measurement(
-        request_id=request_id,
-        model_sha256=model.sha256,
-        model_name=name,
-        runtime="onnx",
-        runtime_version="scripted 1",
-        provider="CPUExecutionProvider",
-        threads=1,
-        input_shapes={"input": (1, 3, 12, 12)},
-        mode=mode,
-        started_at=datetime(2026, 1, 1, tzinfo=UTC),
-        finished_at=datetime(2026, 1, 1, tzinfo=UTC),
-        latency=LatencyStatistics(
-            median_ms=latency_ms,
-            median_ci_low_ms=latency_ms,
-            median_ci_high_ms=latency_ms,
-            mean_ms=latency_ms,
-            min_ms=latency_ms,
-            max_ms=latency_ms,
-            mad_ms=0.0,
-            p90_ms=latency_ms,
-            p99_ms=None,
-            mild_outliers=0,
-            severe_outliers=0,
-            samples=64,
-        ),
-        load_ms=1.0,
-        first_inference_ms=1.0,
-        warmup_ms=(),
-        samples_ms=(latency_ms,) * 64,
-        memory=MemoryUsage(
-            baseline_bytes=0,
-            after_load_bytes=0,
-            after_first_inference_bytes=0,
-            after_last_inference_bytes=0,
-            peak_bytes=len(model.data),
-            pss_bytes=None,
-            method="scripted",
-        ),
-        energy_mj=None,
-        energy_absent_reason="no sensor",
-        before=unknown,
-        after=unknown,
-        flags=(),
-    )
+        example = measurement(request_id, median_ms=len(model.data) / 1e4)
+        return replace(
+            example,
+            model_sha256=model.sha256,
+            model_name=model_name,
+            mode=mode,
+            energy_absent_reason="no sensor",
+            flags=(),
+        )
 
 
 class CountingTrainer(Trainer):
@@ -141,7 +87,6 @@ class Laboratory:
     objectives: Sequence[str] = ("accuracy", "latency_ms")
     constraints: Sequence[str] = ()
     budget: str = "6"
-    boards: Mapping[str, Board] | None = None
 
     def run(self) -> Run:
         """Return a new run."""
