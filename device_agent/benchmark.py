@@ -4,8 +4,8 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
-from device_agent.conditions import Conditions
-from device_agent.latency import LatencySummary
+from device_agent.board.conditions import Conditions
+from device_agent.measuring.latency import LatencySummary
 
 
 class ModelFormat(enum.Enum):

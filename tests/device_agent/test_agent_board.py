@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from device_agent import errors
-from device_agent.board import cpu_model, describe_board, os_name
-from device_agent.conditions import Conditions, read_conditions
-from device_agent.wire.tables import (
+from device_agent.board.conditions import Conditions, read_conditions
+from device_agent.board.description import cpu_model, describe_board, os_name
+from device_agent.serving.wire.tables import (
     FLAGS_TO_WIRE,
     FORMATS_TO_WIRE,
     MODES_TO_WIRE,

@@ -11,7 +11,7 @@ from edgenas.v1 import benchmark_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from device_agent.errors import HistoryError, InvalidRequestError, StartupError
-from device_agent.history import HISTORY_FILE, History, HistoryEntry
+from device_agent.serving.history import HISTORY_FILE, History, HistoryEntry
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

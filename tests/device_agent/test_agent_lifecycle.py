@@ -24,7 +24,7 @@ from agent_harness import (
 from edgenas.v1 import benchmark_pb2, device_pb2, model_pb2
 
 from device_agent.errors import StartupError
-from device_agent.server import parse_address
+from device_agent.serving.server import parse_address
 
 
 def serve(state_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -238,6 +238,8 @@ def test_state_directory_comes_from_the_environment(tmp_path: Path):
 
 
 def test_server_does_not_import_the_runtime():
-    code = "import sys, device_agent.server; print({'onnxruntime', 'numpy', 'torch'} & set(sys.modules))"
+    code = (
+        "import sys, device_agent.serving.server; print({'onnxruntime', 'numpy', 'torch'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -20,7 +20,7 @@ from agent_harness import (
 from edgenas.v1 import model_pb2
 
 from device_agent.errors import ModelMismatchError, ModelNotFoundError, StorageFullError
-from device_agent.models import ModelStore
+from device_agent.serving.models import ModelStore
 
 MIB = 1 << 20
 

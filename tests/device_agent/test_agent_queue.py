@@ -6,11 +6,11 @@ from agent_harness import conv_model, sha256_of
 
 from device_agent.benchmark import BenchmarkRequest, BenchmarkSpec, InputShape, MeasurementMode, Queued
 from device_agent.errors import AgentStoppingError, QueueFullError, RequestConflictError
-from device_agent.history import HISTORY_FILE, History
-from device_agent.jobs import WAITING_LIMIT, BenchmarkQueue
-from device_agent.measure import Measurer
-from device_agent.models import ModelStore
-from device_agent.wire.answers import decode_request, encode_request
+from device_agent.measuring.measurer import Measurer
+from device_agent.serving.history import HISTORY_FILE, History
+from device_agent.serving.models import ModelStore
+from device_agent.serving.queue import WAITING_LIMIT, BenchmarkQueue
+from device_agent.serving.wire.answers import decode_request, encode_request
 
 SPEC = BenchmarkSpec(
     runtime="onnx",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent import worker
-from device_agent.latency import count_outliers, summarise
+from device_agent.measuring.latency import count_outliers, summarise
 
 SEARCH = worker.RULES["search"]
 FULL = worker.RULES["full"]

@@ -11,7 +11,7 @@ from agent_harness import CALL_LIMIT_S, FULL, Agent, conv_model, running_agent, 
 from edgenas.v1 import device_pb2
 
 from device_agent.errors import RuntimeUnavailableError
-from device_agent.measure import Measurer
+from device_agent.measuring.measurer import Measurer
 
 
 def python_script(folder: Path, *lines: str) -> str:

@@ -31,7 +31,7 @@ from device_agent.errors import (
     WorkerSilentError,
 )
 
-WORKER_FILE = Path(__file__).with_name("worker.py")
+WORKER_FILE = Path(__file__).parents[1] / "worker.py"
 # Importing the runtime from a worn SD card takes tens of seconds.
 START_LIMIT_S = 120.0
 

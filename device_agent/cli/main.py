@@ -80,7 +80,7 @@ def serve(
 ) -> None:
     """Serve this board until a signal comes."""
     # gRPC is slow to import, and `history` and `--help` do without it.
-    from device_agent.server import AgentConfig, serving
+    from device_agent.serving.server import AgentConfig, serving
 
     try:
         executable = shutil.which(worker_python)
@@ -108,8 +108,8 @@ def serve(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, named as in the wire format.")
 def history(state_dir: Path, limit: int, as_json: bool) -> None:
     """Show finished benchmarks, newest first, whether or not the agent runs."""
-    from device_agent.history import HISTORY_FILE, History
-    from device_agent.wire import answers
+    from device_agent.serving.history import HISTORY_FILE, History
+    from device_agent.serving.wire import answers
 
     path = state_dir.expanduser() / HISTORY_FILE
     try:

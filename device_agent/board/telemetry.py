@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from device_agent.conditions import Conditions, read_conditions
+from device_agent.board.conditions import Conditions, read_conditions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,12 +23,12 @@ from device_agent.benchmark import (
     RuntimeDescription,
     Started,
 )
-from device_agent.board import Board
-from device_agent.conditions import Conditions
-from device_agent.history import HistoryEntry, Page
-from device_agent.latency import LatencySummary
-from device_agent.telemetry import TelemetrySample
-from device_agent.wire.tables import (
+from device_agent.board.conditions import Conditions
+from device_agent.board.description import Board
+from device_agent.board.telemetry import TelemetrySample
+from device_agent.measuring.latency import LatencySummary
+from device_agent.serving.history import HistoryEntry, Page
+from device_agent.serving.wire.tables import (
     FLAGS_TO_WIRE,
     FORMATS_TO_WIRE,
     MODES,

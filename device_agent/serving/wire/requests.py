@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 from edgenas.v1 import benchmark_pb2, device_pb2, model_pb2
 
 from device_agent.benchmark import BenchmarkRequest, BenchmarkSpec, InputShape
-from device_agent.board import Board
+from device_agent.board.description import Board
 from device_agent.errors import InvalidRequestError
-from device_agent.wire.tables import FORMATS, MODES
+from device_agent.serving.wire.tables import FORMATS, MODES
 
 KNOWN_RUNTIMES = ("onnx",)
 MODEL_NAME_LIMIT = 256

@@ -23,13 +23,13 @@ from edgenas.v1 import (
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from device_agent.board import describe_board
+from device_agent.board.description import describe_board
 from device_agent.errors import StartupError
-from device_agent.history import HISTORY_FILE, History
-from device_agent.jobs import BenchmarkQueue
-from device_agent.measure import Measurer
-from device_agent.models import ModelStore
-from device_agent.service import BenchmarkService, DeviceService, ModelService, StreamSlots
+from device_agent.measuring.measurer import Measurer
+from device_agent.serving.history import HISTORY_FILE, History
+from device_agent.serving.models import ModelStore
+from device_agent.serving.queue import BenchmarkQueue
+from device_agent.serving.services import BenchmarkService, DeviceService, ModelService, StreamSlots
 
 logger = logging.getLogger(__name__)
 

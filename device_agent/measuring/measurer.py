@@ -17,15 +17,15 @@ from device_agent.benchmark import (
     Phase,
     RuntimeDescription,
 )
-from device_agent.conditions import Conditions, read_conditions
+from device_agent.board.conditions import Conditions, read_conditions
 from device_agent.errors import (
     BenchmarkFailedError,
     RuntimeStartingError,
     RuntimeUnavailableError,
     WorkerLostError,
 )
-from device_agent.latency import summarise
-from device_agent.worker_process import StopSignal, WorkerProcess, WorkerResult
+from device_agent.measuring.latency import summarise
+from device_agent.measuring.worker_process import StopSignal, WorkerProcess, WorkerResult
 
 logger = logging.getLogger(__name__)
 

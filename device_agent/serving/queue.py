@@ -27,11 +27,11 @@ from device_agent.errors import (
     RequestConflictError,
     RuntimeUnavailableError,
 )
-from device_agent.history import History
-from device_agent.measure import Measurer
-from device_agent.models import ModelStore
-from device_agent.wire.answers import decode_request, history_entry
-from device_agent.worker_process import StopSignal
+from device_agent.measuring.measurer import Measurer
+from device_agent.measuring.worker_process import StopSignal
+from device_agent.serving.history import History
+from device_agent.serving.models import ModelStore
+from device_agent.serving.wire.answers import decode_request, history_entry
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from edgenas.v1 import (
     model_pb2_grpc,
 )
 
-from device_agent.board import Board
+from device_agent.board.description import Board
+from device_agent.board.telemetry import TelemetrySampler
 from device_agent.errors import (
     AgentStoppingError,
     CallError,
@@ -22,13 +23,12 @@ from device_agent.errors import (
     RuntimeUnavailableError,
     TooManyStreamsError,
 )
-from device_agent.history import History
-from device_agent.jobs import BenchmarkQueue, unknown
-from device_agent.measure import Measurer
-from device_agent.models import ModelStore
-from device_agent.telemetry import TelemetrySampler
-from device_agent.wire import answers, requests
-from device_agent.wire.tables import STATUS_OF
+from device_agent.measuring.measurer import Measurer
+from device_agent.serving.history import History
+from device_agent.serving.models import ModelStore
+from device_agent.serving.queue import BenchmarkQueue, unknown
+from device_agent.serving.wire import answers, requests
+from device_agent.serving.wire.tables import STATUS_OF
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""How one request becomes one record: worker, gate, canary, flags, energy."""

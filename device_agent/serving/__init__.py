@@ -1,0 +1,1 @@
+"""What callers meet: the gRPC server, the queue, the model cache and the history."""
