@@ -44,6 +44,48 @@ MEASUREMENT_MODE_FULL: MeasurementMode.ValueType  # 2
 """Full warm-up and a 1 % interval: for figures that are quoted."""
 Global___MeasurementMode: typing_extensions.TypeAlias = MeasurementMode
 
+class _Precision:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _PrecisionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Precision.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PRECISION_UNSPECIFIED: _Precision.ValueType  # 0
+    PRECISION_FLOAT32: _Precision.ValueType  # 1
+    PRECISION_FLOAT16: _Precision.ValueType  # 2
+    PRECISION_INT8_QDQ: _Precision.ValueType  # 3
+    """8-bit integers written as pairs of QuantizeLinear and DequantizeLinear."""
+
+class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
+    """Number format of a model's weights and activations."""
+
+PRECISION_UNSPECIFIED: Precision.ValueType  # 0
+PRECISION_FLOAT32: Precision.ValueType  # 1
+PRECISION_FLOAT16: Precision.ValueType  # 2
+PRECISION_INT8_QDQ: Precision.ValueType  # 3
+"""8-bit integers written as pairs of QuantizeLinear and DequantizeLinear."""
+Global___Precision: typing_extensions.TypeAlias = Precision
+
+class _InputData:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _InputDataEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_InputData.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    INPUT_DATA_UNSPECIFIED: _InputData.ValueType  # 0
+    INPUT_DATA_RANDOM: _InputData.ValueType  # 1
+    """Standard normal numbers from `seed`; integers are 0 or 1."""
+    INPUT_DATA_ZEROS: _InputData.ValueType  # 2
+
+class InputData(_InputData, metaclass=_InputDataEnumTypeWrapper):
+    """What the model's inputs are filled with."""
+
+INPUT_DATA_UNSPECIFIED: InputData.ValueType  # 0
+INPUT_DATA_RANDOM: InputData.ValueType  # 1
+"""Standard normal numbers from `seed`; integers are 0 or 1."""
+INPUT_DATA_ZEROS: InputData.ValueType  # 2
+Global___InputData: typing_extensions.TypeAlias = InputData
+
 class _BenchmarkPhase:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -54,6 +96,14 @@ class _BenchmarkPhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     BENCHMARK_PHASE_LOAD: _BenchmarkPhase.ValueType  # 1
     BENCHMARK_PHASE_WARM_UP: _BenchmarkPhase.ValueType  # 2
     BENCHMARK_PHASE_MEASURE: _BenchmarkPhase.ValueType  # 3
+    BENCHMARK_PHASE_GATE: _BenchmarkPhase.ValueType  # 4
+    """Waiting for a cool and quiet board."""
+    BENCHMARK_PHASE_CANARY: _BenchmarkPhase.ValueType  # 5
+    """Running the agent's reference model."""
+    BENCHMARK_PHASE_ENERGY: _BenchmarkPhase.ValueType  # 6
+    """Measuring energy."""
+    BENCHMARK_PHASE_PROFILE: _BenchmarkPhase.ValueType  # 7
+    """Timing each operator."""
 
 class BenchmarkPhase(_BenchmarkPhase, metaclass=_BenchmarkPhaseEnumTypeWrapper): ...
 
@@ -61,6 +111,14 @@ BENCHMARK_PHASE_UNSPECIFIED: BenchmarkPhase.ValueType  # 0
 BENCHMARK_PHASE_LOAD: BenchmarkPhase.ValueType  # 1
 BENCHMARK_PHASE_WARM_UP: BenchmarkPhase.ValueType  # 2
 BENCHMARK_PHASE_MEASURE: BenchmarkPhase.ValueType  # 3
+BENCHMARK_PHASE_GATE: BenchmarkPhase.ValueType  # 4
+"""Waiting for a cool and quiet board."""
+BENCHMARK_PHASE_CANARY: BenchmarkPhase.ValueType  # 5
+"""Running the agent's reference model."""
+BENCHMARK_PHASE_ENERGY: BenchmarkPhase.ValueType  # 6
+"""Measuring energy."""
+BENCHMARK_PHASE_PROFILE: BenchmarkPhase.ValueType  # 7
+"""Timing each operator."""
 Global___BenchmarkPhase: typing_extensions.TypeAlias = BenchmarkPhase
 
 class _FailureReason:
@@ -80,6 +138,20 @@ class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """The job ran past the agent's time limit."""
     FAILURE_REASON_CANCELLED: _FailureReason.ValueType  # 5
     """Somebody cancelled the job."""
+    FAILURE_REASON_OUT_OF_MEMORY: _FailureReason.ValueType  # 6
+    """The model or its inputs need more memory than the board has."""
+    FAILURE_REASON_INVALID_SHAPE: _FailureReason.ValueType  # 7
+    """The model declares an axis of an input with a size that no array can have."""
+    FAILURE_REASON_OPEN_SHAPE: _FailureReason.ValueType  # 8
+    """The model leaves an axis open and the spec gives it no size."""
+    FAILURE_REASON_UNSUPPORTED_OPSET: _FailureReason.ValueType  # 9
+    """The runtime is too old for the model's operator set or format version."""
+    FAILURE_REASON_UNSUPPORTED_OPERATOR: _FailureReason.ValueType  # 10
+    """The runtime, or the provider asked for, has no such operator."""
+    FAILURE_REASON_EXTERNAL_DATA: _FailureReason.ValueType  # 11
+    """The model keeps weights in other files, which the agent never reads."""
+    FAILURE_REASON_CUSTOM_OPERATOR: _FailureReason.ValueType  # 12
+    """The model needs operators from a library of its own, which the agent never loads."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper): ...
 
@@ -94,6 +166,20 @@ FAILURE_REASON_TIMED_OUT: FailureReason.ValueType  # 4
 """The job ran past the agent's time limit."""
 FAILURE_REASON_CANCELLED: FailureReason.ValueType  # 5
 """Somebody cancelled the job."""
+FAILURE_REASON_OUT_OF_MEMORY: FailureReason.ValueType  # 6
+"""The model or its inputs need more memory than the board has."""
+FAILURE_REASON_INVALID_SHAPE: FailureReason.ValueType  # 7
+"""The model declares an axis of an input with a size that no array can have."""
+FAILURE_REASON_OPEN_SHAPE: FailureReason.ValueType  # 8
+"""The model leaves an axis open and the spec gives it no size."""
+FAILURE_REASON_UNSUPPORTED_OPSET: FailureReason.ValueType  # 9
+"""The runtime is too old for the model's operator set or format version."""
+FAILURE_REASON_UNSUPPORTED_OPERATOR: FailureReason.ValueType  # 10
+"""The runtime, or the provider asked for, has no such operator."""
+FAILURE_REASON_EXTERNAL_DATA: FailureReason.ValueType  # 11
+"""The model keeps weights in other files, which the agent never reads."""
+FAILURE_REASON_CUSTOM_OPERATOR: FailureReason.ValueType  # 12
+"""The model needs operators from a library of its own, which the agent never loads."""
 Global___FailureReason: typing_extensions.TypeAlias = FailureReason
 
 @typing.final
@@ -127,6 +213,15 @@ class BenchmarkSpec(google.protobuf.message.Message):
     INPUT_SHAPES_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     MODE_FIELD_NUMBER: builtins.int
+    PROVIDER_FIELD_NUMBER: builtins.int
+    BATCH_SIZE_FIELD_NUMBER: builtins.int
+    PRECISION_FIELD_NUMBER: builtins.int
+    INPUT_DATA_FIELD_NUMBER: builtins.int
+    CPU_AFFINITY_FIELD_NUMBER: builtins.int
+    TIME_LIMIT_S_FIELD_NUMBER: builtins.int
+    PROFILE_FIELD_NUMBER: builtins.int
+    ENERGY_FIELD_NUMBER: builtins.int
+    POWER_SOURCE_FIELD_NUMBER: builtins.int
     runtime: builtins.str
     """Runtime to use, e.g. "onnx"; one of DescribeDeviceResponse.runtimes."""
     threads: builtins.int
@@ -135,11 +230,35 @@ class BenchmarkSpec(google.protobuf.message.Message):
     """Seed of the random input data."""
     mode: Global___MeasurementMode.ValueType
     """Required."""
+    provider: builtins.str
+    """Execution provider, one of RuntimeDescription.providers. Empty asks for the CPU."""
+    batch_size: builtins.int
+    """Size of open first axes whose input has no entry in `input_shapes`. 0 asks for 1."""
+    precision: Global___Precision.ValueType
+    """The precision that the model is expected to have; a model that has another is refused.
+    Unspecified takes it as it is; a record tells what it is.
+    """
+    input_data: Global___InputData.ValueType
+    """Unspecified asks for random data."""
+    time_limit_s: builtins.float
+    """Give the job up when it has had the board for this long. 0 asks for the agent's own limit, which
+    is never exceeded.
+    """
+    profile: builtins.bool
+    """Also tell where the time goes, in a pass of its own."""
+    energy: builtins.bool
+    """Also measure the energy of an inference, in a pass of its own of 20 s or more."""
+    power_source: builtins.str
+    """Power source for it, one of DescribeDeviceResponse.power_sources. Empty asks for the best one."""
     @property
     def input_shapes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___InputShape]:
         """Shapes for inputs whose axes the model leaves open. Inputs not named keep the model's shape; an
         open first axis, the batch, is then 1, and any other open axis is refused. A record has every input.
         """
+
+    @property
+    def cpu_affinity(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Processors to bind the threads to, one for each of `threads`. Empty lets the system place them."""
 
     def __init__(
         self,
@@ -149,8 +268,17 @@ class BenchmarkSpec(google.protobuf.message.Message):
         input_shapes: collections.abc.Iterable[Global___InputShape] | None = ...,
         seed: builtins.int = ...,
         mode: Global___MeasurementMode.ValueType = ...,
+        provider: builtins.str = ...,
+        batch_size: builtins.int = ...,
+        precision: Global___Precision.ValueType = ...,
+        input_data: Global___InputData.ValueType = ...,
+        cpu_affinity: collections.abc.Iterable[builtins.int] | None = ...,
+        time_limit_s: builtins.float = ...,
+        profile: builtins.bool = ...,
+        energy: builtins.bool = ...,
+        power_source: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["input_shapes", b"input_shapes", "mode", b"mode", "runtime", b"runtime", "seed", b"seed", "threads", b"threads"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "cpu_affinity", b"cpu_affinity", "energy", b"energy", "input_data", b"input_data", "input_shapes", b"input_shapes", "mode", b"mode", "power_source", b"power_source", "precision", b"precision", "profile", b"profile", "provider", b"provider", "runtime", b"runtime", "seed", b"seed", "threads", b"threads", "time_limit_s", b"time_limit_s"]) -> None: ...
 
 Global___BenchmarkSpec: typing_extensions.TypeAlias = BenchmarkSpec
 
@@ -248,13 +376,21 @@ class BenchmarkProgress(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PHASE_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
     phase: Global___BenchmarkPhase.ValueType
+    detail: builtins.str
+    """What is waited for, in one line for a person; empty where there is nothing to say."""
+    attempt: builtins.int
+    """1 for the first attempt; more where flags made the agent measure again."""
     def __init__(
         self,
         *,
         phase: Global___BenchmarkPhase.ValueType = ...,
+        detail: builtins.str = ...,
+        attempt: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["phase", b"phase"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "detail", b"detail", "phase", b"phase"]) -> None: ...
 
 Global___BenchmarkProgress: typing_extensions.TypeAlias = BenchmarkProgress
 
@@ -379,6 +515,9 @@ class ListBenchmarksRequest(google.protobuf.message.Message):
     STARTED_AFTER_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    MODEL_NAME_FIELD_NUMBER: builtins.int
+    STARTED_BEFORE_FIELD_NUMBER: builtins.int
+    FLAGGED_FIELD_NUMBER: builtins.int
     model_sha256: builtins.str
     """Only this model; empty for all."""
     runtime: builtins.str
@@ -387,9 +526,17 @@ class ListBenchmarksRequest(google.protobuf.message.Message):
     """At most this many, up to 500. 0 asks for the default of 50."""
     page_token: builtins.str
     """`next_page_token` of the page before; empty for the first page."""
+    model_name: builtins.str
+    """Only models of this name; empty for all."""
+    flagged: builtins.bool
+    """Only benchmarks that carry flags, or only those that carry none; absent for all."""
     @property
     def started_after(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Only benchmarks started at or after this time; absent for all."""
+
+    @property
+    def started_before(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Only benchmarks started before this time; absent for all."""
 
     def __init__(
         self,
@@ -399,9 +546,13 @@ class ListBenchmarksRequest(google.protobuf.message.Message):
         started_after: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        model_name: builtins.str = ...,
+        started_before: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        flagged: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["started_after", b"started_after"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model_sha256", b"model_sha256", "page_size", b"page_size", "page_token", b"page_token", "runtime", b"runtime", "started_after", b"started_after"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_flagged", b"_flagged", "flagged", b"flagged", "started_after", b"started_after", "started_before", b"started_before"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_flagged", b"_flagged", "flagged", b"flagged", "model_name", b"model_name", "model_sha256", b"model_sha256", "page_size", b"page_size", "page_token", b"page_token", "runtime", b"runtime", "started_after", b"started_after", "started_before", b"started_before"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_flagged", b"_flagged"]) -> typing.Literal["flagged"] | None: ...
 
 Global___ListBenchmarksRequest: typing_extensions.TypeAlias = ListBenchmarksRequest
 

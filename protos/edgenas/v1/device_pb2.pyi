@@ -48,6 +48,8 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
     RUNTIMES_FIELD_NUMBER: builtins.int
     BOOT_ID_FIELD_NUMBER: builtins.int
     MODEL_SIZE_LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    UNAVAILABLE_RUNTIMES_FIELD_NUMBER: builtins.int
+    POWER_SOURCES_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     """Version of the wire format; it grows when a field changes its meaning, not when one is added."""
     agent_version: builtins.str
@@ -81,6 +83,14 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
     def runtimes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RuntimeDescription]:
         """What can run a model here."""
 
+    @property
+    def unavailable_runtimes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___UnavailableRuntime]:
+        """Runtimes that the agent knows and cannot use here, each with the reason."""
+
+    @property
+    def power_sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PowerSourceDescription]:
+        """Where the board's power can be read, best first, and where it cannot, with the reason."""
+
     def __init__(
         self,
         *,
@@ -99,9 +109,11 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
         runtimes: collections.abc.Iterable[Global___RuntimeDescription] | None = ...,
         boot_id: builtins.str | None = ...,
         model_size_limit_bytes: builtins.int = ...,
+        unavailable_runtimes: collections.abc.Iterable[Global___UnavailableRuntime] | None = ...,
+        power_sources: collections.abc.Iterable[Global___PowerSourceDescription] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_board_model", b"_board_model", "_boot_id", b"_boot_id", "_cpu_model", b"_cpu_model", "board_model", b"board_model", "boot_id", b"boot_id", "cpu_model", b"cpu_model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_board_model", b"_board_model", "_boot_id", b"_boot_id", "_cpu_model", b"_cpu_model", "agent_version", b"agent_version", "board_model", b"board_model", "boot_id", b"boot_id", "cpu_model", b"cpu_model", "hostname", b"hostname", "kernel_release", b"kernel_release", "logical_cores", b"logical_cores", "machine", b"machine", "memory_bytes", b"memory_bytes", "model_size_limit_bytes", b"model_size_limit_bytes", "os_name", b"os_name", "physical_cores", b"physical_cores", "protocol_version", b"protocol_version", "python_version", b"python_version", "runtimes", b"runtimes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_board_model", b"_board_model", "_boot_id", b"_boot_id", "_cpu_model", b"_cpu_model", "agent_version", b"agent_version", "board_model", b"board_model", "boot_id", b"boot_id", "cpu_model", b"cpu_model", "hostname", b"hostname", "kernel_release", b"kernel_release", "logical_cores", b"logical_cores", "machine", b"machine", "memory_bytes", b"memory_bytes", "model_size_limit_bytes", b"model_size_limit_bytes", "os_name", b"os_name", "physical_cores", b"physical_cores", "power_sources", b"power_sources", "protocol_version", b"protocol_version", "python_version", b"python_version", "runtimes", b"runtimes", "unavailable_runtimes", b"unavailable_runtimes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_board_model", b"_board_model"]) -> typing.Literal["board_model"] | None: ...
     @typing.overload
@@ -112,16 +124,62 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
 Global___DescribeDeviceResponse: typing_extensions.TypeAlias = DescribeDeviceResponse
 
 @typing.final
+class UnavailableRuntime(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    reason: builtins.str
+    """One line for a person: what is missing and how to get it."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "reason", b"reason"]) -> None: ...
+
+Global___UnavailableRuntime: typing_extensions.TypeAlias = UnavailableRuntime
+
+@typing.final
+class PowerSourceDescription(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SCOPE_FIELD_NUMBER: builtins.int
+    ABSENT_REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name to put into BenchmarkSpec.power_source, e.g. "ina226"."""
+    scope: builtins.str
+    """What it covers: "soc", "board" or "input"."""
+    absent_reason: builtins.str
+    """Empty where the source can be read; otherwise what stands in the way and what to do."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        scope: builtins.str = ...,
+        absent_reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["absent_reason", b"absent_reason", "name", b"name", "scope", b"scope"]) -> None: ...
+
+Global___PowerSourceDescription: typing_extensions.TypeAlias = PowerSourceDescription
+
+@typing.final
 class RuntimeDescription(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAME_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
+    LIBRARY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name to put into BenchmarkSpec.runtime, e.g. "onnx"."""
     version: builtins.str
     """Version of the installed runtime, e.g. "1.23.0"."""
+    library: builtins.str
+    """The library behind the runtime, e.g. "onnxruntime"."""
     @property
     def providers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Execution providers that the installed build offers, best first, e.g. "CPUExecutionProvider"."""
@@ -132,8 +190,9 @@ class RuntimeDescription(google.protobuf.message.Message):
         name: builtins.str = ...,
         version: builtins.str = ...,
         providers: collections.abc.Iterable[builtins.str] | None = ...,
+        library: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "providers", b"providers", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["library", b"library", "name", b"name", "providers", b"providers", "version", b"version"]) -> None: ...
 
 Global___RuntimeDescription: typing_extensions.TypeAlias = RuntimeDescription
 
@@ -166,6 +225,8 @@ class TelemetrySample(google.protobuf.message.Message):
     LOAD_AVERAGE_1MIN_FIELD_NUMBER: builtins.int
     AVAILABLE_MEMORY_BYTES_FIELD_NUMBER: builtins.int
     QUEUED_JOBS_FIELD_NUMBER: builtins.int
+    POWER_MW_FIELD_NUMBER: builtins.int
+    THROTTLING_FIELD_NUMBER: builtins.int
     temperature_c: builtins.float
     """Hottest thermal zone in degrees Celsius."""
     clock_mhz: builtins.float
@@ -178,8 +239,14 @@ class TelemetrySample(google.protobuf.message.Message):
     """Memory that could be given to a new process without swapping, in bytes."""
     queued_jobs: builtins.int
     """Jobs waiting for the board or running on it."""
+    power_mw: builtins.float
+    """Power drawn, in milliwatts, by the best power source."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    @property
+    def throttling(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What slows the board down right now, e.g. "under-voltage"; empty where nothing does."""
+
     def __init__(
         self,
         *,
@@ -190,9 +257,11 @@ class TelemetrySample(google.protobuf.message.Message):
         load_average_1min: builtins.float | None = ...,
         available_memory_bytes: builtins.int | None = ...,
         queued_jobs: builtins.int = ...,
+        power_mw: builtins.float | None = ...,
+        throttling: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_cpu_percent", b"_cpu_percent", "_load_average_1min", b"_load_average_1min", "_temperature_c", b"_temperature_c", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "cpu_percent", b"cpu_percent", "load_average_1min", b"load_average_1min", "temperature_c", b"temperature_c", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_cpu_percent", b"_cpu_percent", "_load_average_1min", b"_load_average_1min", "_temperature_c", b"_temperature_c", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "cpu_percent", b"cpu_percent", "load_average_1min", b"load_average_1min", "queued_jobs", b"queued_jobs", "temperature_c", b"temperature_c", "time", b"time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_cpu_percent", b"_cpu_percent", "_load_average_1min", b"_load_average_1min", "_power_mw", b"_power_mw", "_temperature_c", b"_temperature_c", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "cpu_percent", b"cpu_percent", "load_average_1min", b"load_average_1min", "power_mw", b"power_mw", "temperature_c", b"temperature_c", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_cpu_percent", b"_cpu_percent", "_load_average_1min", b"_load_average_1min", "_power_mw", b"_power_mw", "_temperature_c", b"_temperature_c", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "cpu_percent", b"cpu_percent", "load_average_1min", b"load_average_1min", "power_mw", b"power_mw", "queued_jobs", b"queued_jobs", "temperature_c", b"temperature_c", "throttling", b"throttling", "time", b"time"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_available_memory_bytes", b"_available_memory_bytes"]) -> typing.Literal["available_memory_bytes"] | None: ...
     @typing.overload
@@ -201,6 +270,8 @@ class TelemetrySample(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_cpu_percent", b"_cpu_percent"]) -> typing.Literal["cpu_percent"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_load_average_1min", b"_load_average_1min"]) -> typing.Literal["load_average_1min"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_power_mw", b"_power_mw"]) -> typing.Literal["power_mw"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_temperature_c", b"_temperature_c"]) -> typing.Literal["temperature_c"] | None: ...
 

@@ -30,6 +30,22 @@ class _MeasurementFlagEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """The confidence interval was still wider than asked when the time or sample cap was reached."""
     MEASUREMENT_FLAG_WARMUP_CAP: _MeasurementFlag.ValueType  # 2
     """The warm-up cap was reached before the latencies settled."""
+    MEASUREMENT_FLAG_THROTTLED: _MeasurementFlag.ValueType  # 3
+    """The board slowed itself down to stay cool or within its supply of power."""
+    MEASUREMENT_FLAG_FREQ: _MeasurementFlag.ValueType  # 4
+    """The real clock was more than 3 % below the expected one."""
+    MEASUREMENT_FLAG_DRIFT: _MeasurementFlag.ValueType  # 5
+    """The first and the last third of the samples differ by more than 3 %."""
+    MEASUREMENT_FLAG_NOISE: _MeasurementFlag.ValueType  # 6
+    """Something else used the processor: other processes, the hypervisor, or other threads in the way."""
+    MEASUREMENT_FLAG_MEM: _MeasurementFlag.ValueType  # 7
+    """Pages were read from a disk during the timed part: memory was short."""
+    MEASUREMENT_FLAG_UNSTABLE: _MeasurementFlag.ValueType  # 8
+    """The samples scatter too much for their median to be trusted."""
+    MEASUREMENT_FLAG_CANARY: _MeasurementFlag.ValueType  # 9
+    """The agent's reference model ran more than 2 % off its own baseline on this board."""
+    MEASUREMENT_FLAG_GATE_TIMEOUT: _MeasurementFlag.ValueType  # 10
+    """The board did not become cool and quiet within the time that the agent waits for it."""
 
 class MeasurementFlag(_MeasurementFlag, metaclass=_MeasurementFlagEnumTypeWrapper):
     """Something about the measurement that a reader of its figures must know."""
@@ -39,7 +55,44 @@ MEASUREMENT_FLAG_CI_NOT_REACHED: MeasurementFlag.ValueType  # 1
 """The confidence interval was still wider than asked when the time or sample cap was reached."""
 MEASUREMENT_FLAG_WARMUP_CAP: MeasurementFlag.ValueType  # 2
 """The warm-up cap was reached before the latencies settled."""
+MEASUREMENT_FLAG_THROTTLED: MeasurementFlag.ValueType  # 3
+"""The board slowed itself down to stay cool or within its supply of power."""
+MEASUREMENT_FLAG_FREQ: MeasurementFlag.ValueType  # 4
+"""The real clock was more than 3 % below the expected one."""
+MEASUREMENT_FLAG_DRIFT: MeasurementFlag.ValueType  # 5
+"""The first and the last third of the samples differ by more than 3 %."""
+MEASUREMENT_FLAG_NOISE: MeasurementFlag.ValueType  # 6
+"""Something else used the processor: other processes, the hypervisor, or other threads in the way."""
+MEASUREMENT_FLAG_MEM: MeasurementFlag.ValueType  # 7
+"""Pages were read from a disk during the timed part: memory was short."""
+MEASUREMENT_FLAG_UNSTABLE: MeasurementFlag.ValueType  # 8
+"""The samples scatter too much for their median to be trusted."""
+MEASUREMENT_FLAG_CANARY: MeasurementFlag.ValueType  # 9
+"""The agent's reference model ran more than 2 % off its own baseline on this board."""
+MEASUREMENT_FLAG_GATE_TIMEOUT: MeasurementFlag.ValueType  # 10
+"""The board did not become cool and quiet within the time that the agent waits for it."""
 Global___MeasurementFlag: typing_extensions.TypeAlias = MeasurementFlag
+
+@typing.final
+class FlagReason(google.protobuf.message.Message):
+    """One flag and the evidence for it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FLAG_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    flag: Global___MeasurementFlag.ValueType
+    reason: builtins.str
+    """One line for a person, with the value and the bound it passed."""
+    def __init__(
+        self,
+        *,
+        flag: Global___MeasurementFlag.ValueType = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["flag", b"flag", "reason", b"reason"]) -> None: ...
+
+Global___FlagReason: typing_extensions.TypeAlias = FlagReason
 
 @typing.final
 class Measurement(google.protobuf.message.Message):
@@ -60,8 +113,23 @@ class Measurement(google.protobuf.message.Message):
     FLAGS_FIELD_NUMBER: builtins.int
     RUNTIME_VERSION_FIELD_NUMBER: builtins.int
     PROVIDER_FIELD_NUMBER: builtins.int
+    LOAD_WAS_COLD_FIELD_NUMBER: builtins.int
+    WARM_LOAD_MS_FIELD_NUMBER: builtins.int
+    GROUPED_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
+    DRIFT_CORRECTED_MS_FIELD_NUMBER: builtins.int
+    ENERGY_FIELD_NUMBER: builtins.int
+    OPERATORS_FIELD_NUMBER: builtins.int
+    INTERFERENCE_FIELD_NUMBER: builtins.int
+    FLAG_REASONS_FIELD_NUMBER: builtins.int
+    DISCARDED_ATTEMPTS_FIELD_NUMBER: builtins.int
+    EXECUTION_FIELD_NUMBER: builtins.int
+    GPU_PEAK_BYTES_FIELD_NUMBER: builtins.int
+    GATE_WAIT_S_FIELD_NUMBER: builtins.int
+    AGENT_VERSION_FIELD_NUMBER: builtins.int
+    KERNEL_RELEASE_FIELD_NUMBER: builtins.int
     load_ms: builtins.float
-    """Time to create the runtime's session from the model file, in milliseconds."""
+    """Time to create the worker's first session from the model file, in milliseconds."""
     first_inference_ms: builtins.float
     """Time of the very first inference, in milliseconds. Not among the samples."""
     energy_mj: builtins.float
@@ -72,6 +140,21 @@ class Measurement(google.protobuf.message.Message):
     """Runtime and its version, e.g. "onnxruntime 1.23.0"."""
     provider: builtins.str
     """Execution provider that ran the model, e.g. "CPUExecutionProvider"."""
+    load_was_cold: builtins.bool
+    """Whether the model's file had to be read from the disk for `load_ms`: its pages were dropped from
+    the page cache beforehand. False where the system cannot do that.
+    """
+    warm_load_ms: builtins.float
+    """Time to create the same session once more, from a cached file, in milliseconds."""
+    drift_corrected_ms: builtins.float
+    """`latency.median_ms` as it would have been at the canary's baseline speed. Absent without a baseline."""
+    gpu_peak_bytes: builtins.int
+    """Largest memory that the runtime allocated on the GPU, in bytes. Absent where none was used."""
+    gate_wait_s: builtins.float
+    """Seconds that the agent waited for a cool and quiet board."""
+    agent_version: builtins.str
+    """Version of the agent's distribution, and the kernel's release as `uname -r` prints it."""
+    kernel_release: builtins.str
     @property
     def latency(self) -> Global___LatencyStatistics: ...
     @property
@@ -90,6 +173,38 @@ class Measurement(google.protobuf.message.Message):
     def after(self) -> Global___Conditions: ...
     @property
     def flags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___MeasurementFlag.ValueType]: ...
+    @property
+    def grouped(self) -> Global___GroupedLatency:
+        """Loops of several inferences timed as one; present where one inference takes less than 1 ms."""
+
+    @property
+    def canary(self) -> Global___Canary:
+        """The agent's reference model beside this one. Absent where it could not be run."""
+
+    @property
+    def energy(self) -> Global___Energy:
+        """How `energy_mj` came about. Absent where it is."""
+
+    @property
+    def operators(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OperatorTime]:
+        """Where the time goes, largest share first; from a pass of its own. Empty where it was not asked for."""
+
+    @property
+    def interference(self) -> Global___Interference:
+        """What else used the board during the timed part."""
+
+    @property
+    def flag_reasons(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FlagReason]:
+        """Why each of `flags` was raised."""
+
+    @property
+    def discarded_attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DiscardedAttempt]:
+        """Earlier attempts at this measurement whose flags made the agent measure again."""
+
+    @property
+    def execution(self) -> Global___ExecutionSettings:
+        """How the runtime was set up."""
+
     def __init__(
         self,
         *,
@@ -106,12 +221,290 @@ class Measurement(google.protobuf.message.Message):
         flags: collections.abc.Iterable[Global___MeasurementFlag.ValueType] | None = ...,
         runtime_version: builtins.str = ...,
         provider: builtins.str = ...,
+        load_was_cold: builtins.bool = ...,
+        warm_load_ms: builtins.float | None = ...,
+        grouped: Global___GroupedLatency | None = ...,
+        canary: Global___Canary | None = ...,
+        drift_corrected_ms: builtins.float | None = ...,
+        energy: Global___Energy | None = ...,
+        operators: collections.abc.Iterable[Global___OperatorTime] | None = ...,
+        interference: Global___Interference | None = ...,
+        flag_reasons: collections.abc.Iterable[Global___FlagReason] | None = ...,
+        discarded_attempts: collections.abc.Iterable[Global___DiscardedAttempt] | None = ...,
+        execution: Global___ExecutionSettings | None = ...,
+        gpu_peak_bytes: builtins.int | None = ...,
+        gate_wait_s: builtins.float = ...,
+        agent_version: builtins.str = ...,
+        kernel_release: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_energy_mj", b"_energy_mj", "after", b"after", "before", b"before", "energy_mj", b"energy_mj", "latency", b"latency", "memory", b"memory"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_energy_mj", b"_energy_mj", "after", b"after", "before", b"before", "energy_absent_reason", b"energy_absent_reason", "energy_mj", b"energy_mj", "first_inference_ms", b"first_inference_ms", "flags", b"flags", "latency", b"latency", "load_ms", b"load_ms", "memory", b"memory", "provider", b"provider", "runtime_version", b"runtime_version", "samples_ms", b"samples_ms", "warmup_ms", b"warmup_ms"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_canary", b"_canary", "_drift_corrected_ms", b"_drift_corrected_ms", "_energy", b"_energy", "_energy_mj", b"_energy_mj", "_gpu_peak_bytes", b"_gpu_peak_bytes", "_grouped", b"_grouped", "_warm_load_ms", b"_warm_load_ms", "after", b"after", "before", b"before", "canary", b"canary", "drift_corrected_ms", b"drift_corrected_ms", "energy", b"energy", "energy_mj", b"energy_mj", "execution", b"execution", "gpu_peak_bytes", b"gpu_peak_bytes", "grouped", b"grouped", "interference", b"interference", "latency", b"latency", "memory", b"memory", "warm_load_ms", b"warm_load_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_canary", b"_canary", "_drift_corrected_ms", b"_drift_corrected_ms", "_energy", b"_energy", "_energy_mj", b"_energy_mj", "_gpu_peak_bytes", b"_gpu_peak_bytes", "_grouped", b"_grouped", "_warm_load_ms", b"_warm_load_ms", "after", b"after", "agent_version", b"agent_version", "before", b"before", "canary", b"canary", "discarded_attempts", b"discarded_attempts", "drift_corrected_ms", b"drift_corrected_ms", "energy", b"energy", "energy_absent_reason", b"energy_absent_reason", "energy_mj", b"energy_mj", "execution", b"execution", "first_inference_ms", b"first_inference_ms", "flag_reasons", b"flag_reasons", "flags", b"flags", "gate_wait_s", b"gate_wait_s", "gpu_peak_bytes", b"gpu_peak_bytes", "grouped", b"grouped", "interference", b"interference", "kernel_release", b"kernel_release", "latency", b"latency", "load_ms", b"load_ms", "load_was_cold", b"load_was_cold", "memory", b"memory", "operators", b"operators", "provider", b"provider", "runtime_version", b"runtime_version", "samples_ms", b"samples_ms", "warm_load_ms", b"warm_load_ms", "warmup_ms", b"warmup_ms"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_canary", b"_canary"]) -> typing.Literal["canary"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_drift_corrected_ms", b"_drift_corrected_ms"]) -> typing.Literal["drift_corrected_ms"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_energy", b"_energy"]) -> typing.Literal["energy"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_energy_mj", b"_energy_mj"]) -> typing.Literal["energy_mj"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gpu_peak_bytes", b"_gpu_peak_bytes"]) -> typing.Literal["gpu_peak_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_grouped", b"_grouped"]) -> typing.Literal["grouped"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_warm_load_ms", b"_warm_load_ms"]) -> typing.Literal["warm_load_ms"] | None: ...
 
 Global___Measurement: typing_extensions.TypeAlias = Measurement
+
+@typing.final
+class GroupedLatency(google.protobuf.message.Message):
+    """Groups of inferences, each timed as a whole and divided by their number: free of the timer's own cost."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEDIAN_MS_FIELD_NUMBER: builtins.int
+    MEDIAN_CI_LOW_MS_FIELD_NUMBER: builtins.int
+    MEDIAN_CI_HIGH_MS_FIELD_NUMBER: builtins.int
+    INFERENCES_PER_GROUP_FIELD_NUMBER: builtins.int
+    GROUPS_FIELD_NUMBER: builtins.int
+    median_ms: builtins.float
+    median_ci_low_ms: builtins.float
+    """95 % interval of the median, from a t-interval on the medians of 16 contiguous blocks."""
+    median_ci_high_ms: builtins.float
+    inferences_per_group: builtins.int
+    groups: builtins.int
+    def __init__(
+        self,
+        *,
+        median_ms: builtins.float = ...,
+        median_ci_low_ms: builtins.float = ...,
+        median_ci_high_ms: builtins.float = ...,
+        inferences_per_group: builtins.int = ...,
+        groups: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["groups", b"groups", "inferences_per_group", b"inferences_per_group", "median_ci_high_ms", b"median_ci_high_ms", "median_ci_low_ms", b"median_ci_low_ms", "median_ms", b"median_ms"]) -> None: ...
+
+Global___GroupedLatency: typing_extensions.TypeAlias = GroupedLatency
+
+@typing.final
+class Canary(google.protobuf.message.Message):
+    """The agent's reference model, run with the job's number of threads right before and after the samples."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BEFORE_MS_FIELD_NUMBER: builtins.int
+    AFTER_MS_FIELD_NUMBER: builtins.int
+    BASELINE_MS_FIELD_NUMBER: builtins.int
+    before_ms: builtins.float
+    after_ms: builtins.float
+    baseline_ms: builtins.float
+    """What it takes on this board when nothing disturbs it; absent until enough jobs have told."""
+    def __init__(
+        self,
+        *,
+        before_ms: builtins.float = ...,
+        after_ms: builtins.float = ...,
+        baseline_ms: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_baseline_ms", b"_baseline_ms", "baseline_ms", b"baseline_ms"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_baseline_ms", b"_baseline_ms", "after_ms", b"after_ms", "baseline_ms", b"baseline_ms", "before_ms", b"before_ms"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_baseline_ms", b"_baseline_ms"]) -> typing.Literal["baseline_ms"] | None: ...
+
+Global___Canary: typing_extensions.TypeAlias = Canary
+
+@typing.final
+class Energy(google.protobuf.message.Message):
+    """A pass of its own: idle, then a loop of inferences, then idle again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GROSS_MJ_FIELD_NUMBER: builtins.int
+    NET_MJ_FIELD_NUMBER: builtins.int
+    IDLE_MW_FIELD_NUMBER: builtins.int
+    ACTIVE_MW_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    SCOPE_FIELD_NUMBER: builtins.int
+    UPDATES_PER_S_FIELD_NUMBER: builtins.int
+    INFERENCES_FIELD_NUMBER: builtins.int
+    MODELLED_FIELD_NUMBER: builtins.int
+    CALIBRATION_FIELD_NUMBER: builtins.int
+    gross_mj: builtins.float
+    """Energy of one inference in millijoules, with what the board draws anyway, and without it."""
+    net_mj: builtins.float
+    idle_mw: builtins.float
+    """Mean power in milliwatts while idle and while running the model."""
+    active_mw: builtins.float
+    source: builtins.str
+    """The power source, e.g. "ina226", and what it covers: "soc", "board" or "input"."""
+    scope: builtins.str
+    updates_per_s: builtins.float
+    """New readings of the source per second."""
+    inferences: builtins.int
+    modelled: builtins.bool
+    """True where the figures come from a formula rather than from a sensor."""
+    calibration: builtins.str
+    """The calibration applied to the readings; empty for none."""
+    def __init__(
+        self,
+        *,
+        gross_mj: builtins.float = ...,
+        net_mj: builtins.float = ...,
+        idle_mw: builtins.float = ...,
+        active_mw: builtins.float = ...,
+        source: builtins.str = ...,
+        scope: builtins.str = ...,
+        updates_per_s: builtins.float = ...,
+        inferences: builtins.int = ...,
+        modelled: builtins.bool = ...,
+        calibration: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_mw", b"active_mw", "calibration", b"calibration", "gross_mj", b"gross_mj", "idle_mw", b"idle_mw", "inferences", b"inferences", "modelled", b"modelled", "net_mj", b"net_mj", "scope", b"scope", "source", b"source", "updates_per_s", b"updates_per_s"]) -> None: ...
+
+Global___Energy: typing_extensions.TypeAlias = Energy
+
+@typing.final
+class OperatorTime(google.protobuf.message.Message):
+    """Time that one layer takes, as the runtime's profiler tells it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: builtins.int
+    OPERATOR_TYPE_FIELD_NUMBER: builtins.int
+    PROVIDER_FIELD_NUMBER: builtins.int
+    MEAN_MS_FIELD_NUMBER: builtins.int
+    CALLS_FIELD_NUMBER: builtins.int
+    layer: builtins.str
+    """The layer's name in the model."""
+    operator_type: builtins.str
+    """The operator's type, e.g. "Conv"."""
+    provider: builtins.str
+    """Execution provider that ran it; empty where the runtime does not tell."""
+    mean_ms: builtins.float
+    """Mean time of one inference that is spent in this layer, in milliseconds."""
+    calls: builtins.float
+    """Times the layer ran in one inference."""
+    def __init__(
+        self,
+        *,
+        layer: builtins.str = ...,
+        operator_type: builtins.str = ...,
+        provider: builtins.str = ...,
+        mean_ms: builtins.float = ...,
+        calls: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["calls", b"calls", "layer", b"layer", "mean_ms", b"mean_ms", "operator_type", b"operator_type", "provider", b"provider"]) -> None: ...
+
+Global___OperatorTime: typing_extensions.TypeAlias = OperatorTime
+
+@typing.final
+class Interference(google.protobuf.message.Message):
+    """What else used the board during the timed part. What the board cannot tell is absent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OTHER_CPU_PERCENT_FIELD_NUMBER: builtins.int
+    STEAL_PERCENT_FIELD_NUMBER: builtins.int
+    CPU_PRESSURE_PERCENT_FIELD_NUMBER: builtins.int
+    INVOLUNTARY_SWITCHES_PER_INFERENCE_FIELD_NUMBER: builtins.int
+    MAJOR_FAULTS_FIELD_NUMBER: builtins.int
+    SWAP_INS_FIELD_NUMBER: builtins.int
+    other_cpu_percent: builtins.float
+    """Time of other processes, in percent of one core."""
+    steal_percent: builtins.float
+    """Time that the hypervisor gave to others, in percent of all cores."""
+    cpu_pressure_percent: builtins.float
+    """Share of time in which some task waited for a processor, 0 to 100."""
+    involuntary_switches_per_inference: builtins.float
+    """Times that the worker was taken off a core, for each inference."""
+    major_faults: builtins.int
+    """Pages that the worker had to read from a disk."""
+    swap_ins: builtins.int
+    """Pages that the system read back from swap."""
+    def __init__(
+        self,
+        *,
+        other_cpu_percent: builtins.float | None = ...,
+        steal_percent: builtins.float | None = ...,
+        cpu_pressure_percent: builtins.float | None = ...,
+        involuntary_switches_per_inference: builtins.float | None = ...,
+        major_faults: builtins.int | None = ...,
+        swap_ins: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cpu_pressure_percent", b"_cpu_pressure_percent", "_involuntary_switches_per_inference", b"_involuntary_switches_per_inference", "_major_faults", b"_major_faults", "_other_cpu_percent", b"_other_cpu_percent", "_steal_percent", b"_steal_percent", "_swap_ins", b"_swap_ins", "cpu_pressure_percent", b"cpu_pressure_percent", "involuntary_switches_per_inference", b"involuntary_switches_per_inference", "major_faults", b"major_faults", "other_cpu_percent", b"other_cpu_percent", "steal_percent", b"steal_percent", "swap_ins", b"swap_ins"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cpu_pressure_percent", b"_cpu_pressure_percent", "_involuntary_switches_per_inference", b"_involuntary_switches_per_inference", "_major_faults", b"_major_faults", "_other_cpu_percent", b"_other_cpu_percent", "_steal_percent", b"_steal_percent", "_swap_ins", b"_swap_ins", "cpu_pressure_percent", b"cpu_pressure_percent", "involuntary_switches_per_inference", b"involuntary_switches_per_inference", "major_faults", b"major_faults", "other_cpu_percent", b"other_cpu_percent", "steal_percent", b"steal_percent", "swap_ins", b"swap_ins"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cpu_pressure_percent", b"_cpu_pressure_percent"]) -> typing.Literal["cpu_pressure_percent"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_involuntary_switches_per_inference", b"_involuntary_switches_per_inference"]) -> typing.Literal["involuntary_switches_per_inference"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_major_faults", b"_major_faults"]) -> typing.Literal["major_faults"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_other_cpu_percent", b"_other_cpu_percent"]) -> typing.Literal["other_cpu_percent"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_steal_percent", b"_steal_percent"]) -> typing.Literal["steal_percent"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_swap_ins", b"_swap_ins"]) -> typing.Literal["swap_ins"] | None: ...
+
+Global___Interference: typing_extensions.TypeAlias = Interference
+
+@typing.final
+class DiscardedAttempt(google.protobuf.message.Message):
+    """An attempt that the agent did not publish."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEDIAN_MS_FIELD_NUMBER: builtins.int
+    SAMPLES_FIELD_NUMBER: builtins.int
+    FLAG_REASONS_FIELD_NUMBER: builtins.int
+    median_ms: builtins.float
+    samples: builtins.int
+    @property
+    def flag_reasons(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FlagReason]: ...
+    def __init__(
+        self,
+        *,
+        median_ms: builtins.float = ...,
+        samples: builtins.int = ...,
+        flag_reasons: collections.abc.Iterable[Global___FlagReason] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["flag_reasons", b"flag_reasons", "median_ms", b"median_ms", "samples", b"samples"]) -> None: ...
+
+Global___DiscardedAttempt: typing_extensions.TypeAlias = DiscardedAttempt
+
+@typing.final
+class ExecutionSettings(google.protobuf.message.Message):
+    """How the runtime was set up."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INTRA_OP_THREADS_FIELD_NUMBER: builtins.int
+    INTER_OP_THREADS_FIELD_NUMBER: builtins.int
+    EXECUTION_MODE_FIELD_NUMBER: builtins.int
+    SPINNING_FIELD_NUMBER: builtins.int
+    CPU_AFFINITY_FIELD_NUMBER: builtins.int
+    intra_op_threads: builtins.int
+    """Threads inside one operator, and operators at a time."""
+    inter_op_threads: builtins.int
+    execution_mode: builtins.str
+    """E.g. "sequential"."""
+    spinning: builtins.bool
+    """Whether idle threads of the runtime spin for a while before they sleep."""
+    @property
+    def cpu_affinity(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Processors the threads are bound to, in order; empty where the system places them."""
+
+    def __init__(
+        self,
+        *,
+        intra_op_threads: builtins.int = ...,
+        inter_op_threads: builtins.int = ...,
+        execution_mode: builtins.str = ...,
+        spinning: builtins.bool = ...,
+        cpu_affinity: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cpu_affinity", b"cpu_affinity", "execution_mode", b"execution_mode", "inter_op_threads", b"inter_op_threads", "intra_op_threads", b"intra_op_threads", "spinning", b"spinning"]) -> None: ...
+
+Global___ExecutionSettings: typing_extensions.TypeAlias = ExecutionSettings
 
 @typing.final
 class LatencyStatistics(google.protobuf.message.Message):
@@ -226,6 +619,10 @@ class Conditions(google.protobuf.message.Message):
     LOAD_AVERAGE_1MIN_FIELD_NUMBER: builtins.int
     AVAILABLE_MEMORY_BYTES_FIELD_NUMBER: builtins.int
     CPU_PRESSURE_PERCENT_FIELD_NUMBER: builtins.int
+    EXPECTED_CLOCK_MHZ_FIELD_NUMBER: builtins.int
+    THROTTLING_FIELD_NUMBER: builtins.int
+    POWER_MODE_FIELD_NUMBER: builtins.int
+    MEMORY_PRESSURE_PERCENT_FIELD_NUMBER: builtins.int
     temperature_c: builtins.float
     """Hottest thermal zone in degrees Celsius."""
     clock_mhz: builtins.float
@@ -238,6 +635,16 @@ class Conditions(google.protobuf.message.Message):
     """Memory that could be given to a new process without swapping, in bytes."""
     cpu_pressure_percent: builtins.float
     """Share of time in which some task waited for a CPU, over ten seconds, 0 to 100 (/proc/pressure/cpu)."""
+    expected_clock_mhz: builtins.float
+    """The clock that the board should have under load, in megahertz."""
+    power_mode: builtins.str
+    """Power mode where the board has such, e.g. "MAXN"."""
+    memory_pressure_percent: builtins.float
+    """Share of time in which some task waited for memory, over ten seconds, 0 to 100."""
+    @property
+    def throttling(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What slows the board down right now, e.g. "under-voltage"; empty where nothing does."""
+
     def __init__(
         self,
         *,
@@ -247,9 +654,13 @@ class Conditions(google.protobuf.message.Message):
         load_average_1min: builtins.float | None = ...,
         available_memory_bytes: builtins.int | None = ...,
         cpu_pressure_percent: builtins.float | None = ...,
+        expected_clock_mhz: builtins.float | None = ...,
+        throttling: collections.abc.Iterable[builtins.str] | None = ...,
+        power_mode: builtins.str | None = ...,
+        memory_pressure_percent: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_cpu_pressure_percent", b"_cpu_pressure_percent", "_governor", b"_governor", "_load_average_1min", b"_load_average_1min", "_temperature_c", b"_temperature_c", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "cpu_pressure_percent", b"cpu_pressure_percent", "governor", b"governor", "load_average_1min", b"load_average_1min", "temperature_c", b"temperature_c"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_cpu_pressure_percent", b"_cpu_pressure_percent", "_governor", b"_governor", "_load_average_1min", b"_load_average_1min", "_temperature_c", b"_temperature_c", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "cpu_pressure_percent", b"cpu_pressure_percent", "governor", b"governor", "load_average_1min", b"load_average_1min", "temperature_c", b"temperature_c"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_cpu_pressure_percent", b"_cpu_pressure_percent", "_expected_clock_mhz", b"_expected_clock_mhz", "_governor", b"_governor", "_load_average_1min", b"_load_average_1min", "_memory_pressure_percent", b"_memory_pressure_percent", "_power_mode", b"_power_mode", "_temperature_c", b"_temperature_c", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "cpu_pressure_percent", b"cpu_pressure_percent", "expected_clock_mhz", b"expected_clock_mhz", "governor", b"governor", "load_average_1min", b"load_average_1min", "memory_pressure_percent", b"memory_pressure_percent", "power_mode", b"power_mode", "temperature_c", b"temperature_c"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_available_memory_bytes", b"_available_memory_bytes", "_clock_mhz", b"_clock_mhz", "_cpu_pressure_percent", b"_cpu_pressure_percent", "_expected_clock_mhz", b"_expected_clock_mhz", "_governor", b"_governor", "_load_average_1min", b"_load_average_1min", "_memory_pressure_percent", b"_memory_pressure_percent", "_power_mode", b"_power_mode", "_temperature_c", b"_temperature_c", "available_memory_bytes", b"available_memory_bytes", "clock_mhz", b"clock_mhz", "cpu_pressure_percent", b"cpu_pressure_percent", "expected_clock_mhz", b"expected_clock_mhz", "governor", b"governor", "load_average_1min", b"load_average_1min", "memory_pressure_percent", b"memory_pressure_percent", "power_mode", b"power_mode", "temperature_c", b"temperature_c", "throttling", b"throttling"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_available_memory_bytes", b"_available_memory_bytes"]) -> typing.Literal["available_memory_bytes"] | None: ...
     @typing.overload
@@ -257,9 +668,15 @@ class Conditions(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_cpu_pressure_percent", b"_cpu_pressure_percent"]) -> typing.Literal["cpu_pressure_percent"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_expected_clock_mhz", b"_expected_clock_mhz"]) -> typing.Literal["expected_clock_mhz"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_governor", b"_governor"]) -> typing.Literal["governor"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_load_average_1min", b"_load_average_1min"]) -> typing.Literal["load_average_1min"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_memory_pressure_percent", b"_memory_pressure_percent"]) -> typing.Literal["memory_pressure_percent"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_power_mode", b"_power_mode"]) -> typing.Literal["power_mode"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_temperature_c", b"_temperature_c"]) -> typing.Literal["temperature_c"] | None: ...
 
