@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from device_agent.board.conditions import Conditions
-from device_agent.measuring.latency import LatencySummary
+from device_agent.measuring.latency import GroupedLatency, LatencySummary
 
 
 class ModelFormat(enum.Enum):
-    """Model formats that the agent can load."""
+    """Model formats that the agent can load. The values are the endings of their files in the cache."""
 
     ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
 
 
 class MeasurementMode(enum.Enum):
@@ -21,22 +22,48 @@ class MeasurementMode(enum.Enum):
     FULL = "full"
 
 
-class Phase(enum.Enum):
-    """Part of a job. The values are the worker's names."""
+class Precision(enum.Enum):
+    """Number format of a model's weights and activations."""
 
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8_QDQ = "int8_qdq"
+
+
+class InputData(enum.Enum):
+    """What inputs are filled with. The values are the worker's names."""
+
+    RANDOM = "random"
+    ZEROS = "zeros"
+
+
+class Phase(enum.Enum):
+    """Part of a job. The values of those that a worker announces are its names for them."""
+
+    GATE = "gate"
+    CANARY = "canary"
     LOAD = "load"
     WARM_UP = "warm_up"
     MEASURE = "measure"
+    ENERGY = "energy"
+    PROFILE = "profile"
 
 
 class FailureReason(enum.Enum):
-    """Why a job ended without a measurement."""
+    """Why a job ended without a measurement. Some values are the worker's names for them."""
 
     INVALID_MODEL = "invalid_model"
     INVALID_SPEC = "invalid_spec"
     WORKER_DIED = "worker_died"
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
+    OUT_OF_MEMORY = "out_of_memory"
+    INVALID_SHAPE = "invalid_shape"
+    OPEN_SHAPE = "open_shape"
+    UNSUPPORTED_OPSET = "unsupported_opset"
+    UNSUPPORTED_OPERATOR = "unsupported_operator"
+    EXTERNAL_DATA = "external_data"
+    CUSTOM_OPERATOR = "custom_operator"
 
 
 class Flag(enum.Enum):
@@ -44,6 +71,28 @@ class Flag(enum.Enum):
 
     CI_NOT_REACHED = "ci_not_reached"
     WARMUP_CAP = "warmup_cap"
+    THROTTLED = "throttled"
+    FREQ = "freq"
+    DRIFT = "drift"
+    NOISE = "noise"
+    MEM = "mem"
+    UNSTABLE = "unstable"
+    CANARY = "canary"
+    GATE_TIMEOUT = "gate_timeout"
+
+
+CONTAMINATING = frozenset(
+    {Flag.THROTTLED, Flag.FREQ, Flag.DRIFT, Flag.NOISE, Flag.MEM, Flag.UNSTABLE, Flag.CANARY}
+)
+"""Flags that say that something else than the model shaped the figures: worth another attempt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaisedFlag:
+    """A flag and, in one line with values, the evidence for it."""
+
+    flag: Flag
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +106,14 @@ class RuntimeDescription:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnavailableRuntime:
+    """A runtime that the agent knows and cannot use here; `reason` says what to do about it."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InputShape:
     """The size of every axis of one model input, batch first."""
 
@@ -66,13 +123,38 @@ class InputShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkSpec:
-    """How to measure. `threads` is always the number used; `input_shapes` is sorted by name."""
+    """How to measure.
+
+    Attributes:
+        threads: Threads inside one operator; always the number used.
+        input_shapes: Sorted by name.
+        seed: Of the random input data.
+        provider: Execution provider; empty for the CPU.
+        batch_size: Size of open first axes that `input_shapes` does not name.
+        precision: What the model is expected to have; None takes it as it is.
+        cpu_affinity: Processors to bind the threads to, one for each; empty lets the system place them.
+        time_limit_s: The caller's own limit for the job; None for the agent's.
+        profile: Whether to time each operator as well.
+        energy: Whether to measure energy as well.
+        power_source: Where from; empty for the best source.
+        macs: Multiply-accumulates of one inference as the caller counts them; None where nobody counted.
+    """
 
     runtime: str
     threads: int
     input_shapes: tuple[InputShape, ...]
     seed: int
     mode: MeasurementMode
+    provider: str = ""
+    batch_size: int = 1
+    precision: Precision | None = None
+    input_data: InputData = InputData.RANDOM
+    cpu_affinity: tuple[int, ...] = ()
+    time_limit_s: float | None = None
+    profile: bool = False
+    energy: bool = False
+    power_source: str = ""
+    macs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,26 +194,126 @@ class MemoryUsage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interference:
+    """What else used the board during the timed part; what the board cannot tell is None.
+
+    `other_cpu_percent` is of one core, `steal_percent` of all cores, `cpu_pressure_percent` of the time.
+    """
+
+    other_cpu_percent: float | None = None
+    steal_percent: float | None = None
+    cpu_pressure_percent: float | None = None
+    involuntary_switches_per_inference: float | None = None
+    major_faults: int | None = None
+    swap_ins: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryReading:
+    """Median latency of the agent's reference model around the samples, and its baseline on this board."""
+
+    before_ms: float
+    after_ms: float
+    baseline_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyReading:
+    """Energy of one inference and how it was found; `modelled` where a formula stands in for a sensor.
+
+    `calibration` names the correction applied to the source's readings; empty for none.
+    """
+
+    gross_mj: float
+    net_mj: float
+    idle_mw: float
+    active_mw: float
+    source: str
+    scope: str
+    updates_per_s: float
+    inferences: int
+    modelled: bool = False
+    calibration: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTime:
+    """Mean time of one inference that is spent in one layer; `calls` is how often it ran in one."""
+
+    layer: str
+    operator_type: str
+    provider: str
+    mean_ms: float
+    calls: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionSettings:
+    """How the runtime was set up."""
+
+    intra_op_threads: int
+    inter_op_threads: int
+    execution_mode: str
+    spinning: bool
+    cpu_affinity: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscardedAttempt:
+    """An attempt whose flags made the agent measure again."""
+
+    median_ms: float
+    samples: int
+    flags: tuple[RaisedFlag, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Figures of one model on this board. Times in milliseconds, in the order they were taken."""
+    """Figures of one model on this board. Times in milliseconds, in the order they were taken.
+
+    Attributes:
+        load_was_cold: Whether the file's pages had been dropped from the page cache before `load_ms`.
+        warm_load_ms: Time to load the same file once more, now cached.
+        grouped: Loops of inferences timed as one; None where one inference takes 1 ms or more.
+        canary: None where the reference model could not be run.
+        drift_corrected_ms: The median at the canary's baseline speed; None without a baseline.
+        energy: None where nobody measured it, for the reason in `energy_absent_reason`.
+        operators: Largest share first; empty where no profile was asked for.
+        gpu_peak_bytes: None where no GPU was used.
+        gate_wait_s: Seconds that the job waited for a cool and quiet board.
+    """
 
     latency: LatencySummary
+    grouped: GroupedLatency | None
     load_ms: float
+    load_was_cold: bool
+    warm_load_ms: float | None
     first_inference_ms: float
     warmup_ms: tuple[float, ...]
     samples_ms: tuple[float, ...]
     memory: MemoryUsage
+    gpu_peak_bytes: int | None
+    canary: CanaryReading | None
+    drift_corrected_ms: float | None
+    energy: EnergyReading | None
     energy_absent_reason: str
+    operators: tuple[OperatorTime, ...]
     before: Conditions
     after: Conditions
-    flags: tuple[Flag, ...]
+    interference: Interference
+    flags: tuple[RaisedFlag, ...]
+    discarded: tuple[DiscardedAttempt, ...]
+    execution: ExecutionSettings
+    gate_wait_s: float
     runtime_version: str
     provider: str
+    agent_version: str
+    kernel_release: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRecord:
-    """A finished benchmark. `spec` is as it was run: the shape of every input is filled in."""
+    """A finished benchmark. `spec` is as it was run: shapes and precision are filled in."""
 
     request_id: str
     model_sha256: str
@@ -157,9 +339,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """The job entered a phase."""
+    """The job entered a phase, or has something to tell about it."""
 
     phase: Phase
+    detail: str = ""
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ AgentError
 ├── WorkerDiedError              a worker process ended before it answered
 ├── WorkerSilentError            a worker process did not answer in time
 ├── WorkerGarbledError           a worker process wrote something else than an answer
+├── SensorError                  a power source cannot be read
 ├── BenchmarkFailedError         one job ended without a measurement; becomes a failure event
 │   └── WorkerLostError          its worker had died before it took the job: another may measure it
 └── CallError                    one call cannot be answered; `wire.tables.STATUS_OF` gives its gRPC status
@@ -44,6 +45,10 @@ class WorkerSilentError(AgentError):
 
 class WorkerGarbledError(AgentError):
     """A worker process wrote something else than an answer; the text shows it."""
+
+
+class SensorError(AgentError):
+    """A power source cannot be read; the text says which, why and what to do."""
 
 
 class BenchmarkFailedError(AgentError):

@@ -31,6 +31,30 @@ class LatencySummary:
     samples: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedLatency:
+    """Loops of inferences timed as one and divided by their number: free of the timer's own cost."""
+
+    median_ms: float
+    median_ci_low_ms: float
+    median_ci_high_ms: float
+    inferences_per_group: int
+    groups: int
+
+
+def summarise_groups(group_ms: Sequence[float], inferences_per_group: int) -> GroupedLatency:
+    """Return the statistics of one inference from the times of whole groups, shape (n_groups,)."""
+    each = [value / inferences_per_group for value in group_ms]
+    low, high = median_interval(each)
+    return GroupedLatency(
+        median_ms=median(each),
+        median_ci_low_ms=low,
+        median_ci_high_ms=high,
+        inferences_per_group=inferences_per_group,
+        groups=len(each),
+    )
+
+
 def summarise(samples_ms: Sequence[float]) -> LatencySummary:
     """Return the statistics of a series. Outliers are counted, never removed.
 

@@ -222,6 +222,7 @@ class BenchmarkSpec(google.protobuf.message.Message):
     PROFILE_FIELD_NUMBER: builtins.int
     ENERGY_FIELD_NUMBER: builtins.int
     POWER_SOURCE_FIELD_NUMBER: builtins.int
+    MACS_FIELD_NUMBER: builtins.int
     runtime: builtins.str
     """Runtime to use, e.g. "onnx"; one of DescribeDeviceResponse.runtimes."""
     threads: builtins.int
@@ -250,6 +251,10 @@ class BenchmarkSpec(google.protobuf.message.Message):
     """Also measure the energy of an inference, in a pass of its own of 20 s or more."""
     power_source: builtins.str
     """Power source for it, one of DescribeDeviceResponse.power_sources. Empty asks for the best one."""
+    macs: builtins.int
+    """Multiply-accumulates of one inference as the caller counts them; only the modelled power source,
+    which is a formula, looks at them. 0 where nobody counted.
+    """
     @property
     def input_shapes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___InputShape]:
         """Shapes for inputs whose axes the model leaves open. Inputs not named keep the model's shape; an
@@ -277,8 +282,9 @@ class BenchmarkSpec(google.protobuf.message.Message):
         profile: builtins.bool = ...,
         energy: builtins.bool = ...,
         power_source: builtins.str = ...,
+        macs: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "cpu_affinity", b"cpu_affinity", "energy", b"energy", "input_data", b"input_data", "input_shapes", b"input_shapes", "mode", b"mode", "power_source", b"power_source", "precision", b"precision", "profile", b"profile", "provider", b"provider", "runtime", b"runtime", "seed", b"seed", "threads", b"threads", "time_limit_s", b"time_limit_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "cpu_affinity", b"cpu_affinity", "energy", b"energy", "input_data", b"input_data", "input_shapes", b"input_shapes", "macs", b"macs", "mode", b"mode", "power_source", b"power_source", "precision", b"precision", "profile", b"profile", "provider", b"provider", "runtime", b"runtime", "seed", b"seed", "threads", b"threads", "time_limit_s", b"time_limit_s"]) -> None: ...
 
 Global___BenchmarkSpec: typing_extensions.TypeAlias = BenchmarkSpec
 

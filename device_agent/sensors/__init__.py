@@ -1,0 +1,1 @@
+"""Where a board's power can be read: one file a source, all behind `base.PowerSource`."""
