@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.config import SearchConfig, home, search_config, store_url
+from controller.config import FlaggedFigures, SearchConfig, home, search_config, store_url
 from controller.core.errors import ConfigurationError
 from controller.core.objective import Objective
 from controller.core.trial import Trial
 from controller.delivery import generate
 from controller.devices.connect import connected, find_device
-from controller.evaluation import Board, devices_named
+from controller.evaluation import Board, devices_asked_for_energy, devices_named
 from controller.plan import Plan, algorithm_of, environment, goals, recorded, resolve, with_absolute_dataset
 from controller.search import Progress, Search
 from controller.store.records import Run
@@ -32,12 +32,14 @@ class SearchResult:
         store: URL of the store.
         front: The best candidates, measured and tested.
         objectives: What they were chosen by.
+        trials: Every candidate, those too that were left out.
     """
 
     run_id: str
     store: str
     front: tuple[Trial, ...]
     objectives: tuple[Objective, ...]
+    trials: tuple[Trial, ...]
 
     def generate(self, out: Path | str, select: str = "knee") -> Trial:
         """Write a candidate of the front as a standalone project; see `controller.delivery.generate`."""
@@ -120,6 +122,7 @@ def resume(
     on_progress: Callable[[Progress], object],
     *,
     budget: str | None = None,
+    keep_flagged: bool = False,
     take_over: bool = False,
 ) -> SearchResult:
     """Go on with a run where it stopped, or was killed, or with a finished one for a larger budget.
@@ -129,6 +132,7 @@ def resume(
         store: URL or path of the store.
         on_progress: Told whenever something changes.
         budget: A new budget for the whole run; None keeps its own.
+        keep_flagged: Whether to choose by flagged figures from now on; False leaves that as it was.
         take_over: Whether to go on although a process seems to be at work on it.
 
     Raises:
@@ -139,7 +143,11 @@ def resume(
         opened = Store(store)
         stack.callback(opened.close)
         run = opened.run(name)
-        settings = {**run.configuration["config"], **({"budget": budget} if budget else {})}
+        settings = dict(run.configuration["config"])
+        if budget:
+            settings["budget"] = budget
+        if keep_flagged:
+            settings["flagged"] = FlaggedFigures.KEEP.value
         config = search_config(settings, f"run {run.id}")
         plan = resolve(config)
         configuration = recorded(config, plan)
@@ -172,10 +180,17 @@ def _search(
         trainer=plan.trainer,
         recipe=plan.recipe,
         boards=boards,
+        keep_flagged=config.flagged is FlaggedFigures.KEEP,
         on_progress=on_progress,
     )
     best = tuple(search.run())
-    return SearchResult(run_id=run.id, store=store.url, front=best, objectives=plan.objectives)
+    return SearchResult(
+        run_id=run.id,
+        store=store.url,
+        front=best,
+        objectives=plan.objectives,
+        trials=tuple(search.trials),
+    )
 
 
 def _device_names(config: SearchConfig) -> list[str]:
@@ -184,9 +199,21 @@ def _device_names(config: SearchConfig) -> list[str]:
 
 
 def _boards(config: SearchConfig, stack: ExitStack) -> dict[str, Board]:
-    """Return connections to the devices, closed by stack."""
+    """Return connections to the devices, closed by stack.
+
+    Raises:
+        ConfigurationError: If one of them cannot measure what is asked of it.
+    """
+    objectives, constraints = goals(config)
+    wanted = (*objectives, *(constraint.objective for constraint in constraints))
     boards = {}
     for name in _device_names(config):
         client = stack.enter_context(connected(name, home(), config.patience_s))
-        boards[name] = Board(bench=client, shares_processor=client.describe().shares_processor)
+        found = client.describe()
+        if name in devices_asked_for_energy(wanted) and found.energy_absent_reason:
+            raise ConfigurationError(
+                f"device {name!r} does not measure energy_mj: {found.energy_absent_reason}; "
+                "search without this objective or constraint"
+            )
+        boards[name] = Board(bench=client, shares_processor=found.shares_processor)
     return boards

@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from controller.training.recipe import Schedule
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FlaggedFigures(Enum):
+    """What a search does with figures whose flags say that something else than the model shaped them."""
+
+    LEAVE_OUT = "leave_out"
+    """Measure once more, then leave the candidate out."""
+    KEEP = "keep"
+    """Choose by them as by any other."""
 
 
 class TrainingConfig(_Section):
@@ -66,6 +76,7 @@ class SearchConfig(_Section):
         preset: Class of hardware that bounds the networks proposed.
         space: What is searched.
         algorithm: What proposes candidates.
+        flagged: What to do with figures that something else than the model shaped: `leave_out` or `keep`.
         patience_s: How long to wait for a device that gives no answer.
     """
 
@@ -78,6 +89,7 @@ class SearchConfig(_Section):
     preset: str = "edge"
     space: str = "chain"
     algorithm: str = "evolution"
+    flagged: FlaggedFigures = FlaggedFigures.LEAVE_OUT
     patience_s: float = Field(default=300.0, gt=0)
     training: TrainingConfig = TrainingConfig()
     chain: ChainConfig = ChainConfig()

@@ -1,6 +1,10 @@
 """How one candidate becomes known: analysed, measured on boards, trained; each figure saved at once.
 
 The cheapest comes first: a candidate that breaks a constraint by analysis or by measurement is never trained.
+
+A measurement whose flags say that something else shaped the figures, and whose agent has tried more than once
+by then, gets one more job behind those that already wait. Flagged again, the candidate is left out before it
+is trained, unless the search keeps flagged figures.
 """
 
 import time
@@ -11,10 +15,17 @@ from typing import Protocol
 
 import torch
 
-from controller.core.errors import BenchmarkFailedError, ConfigurationError, ExportError
-from controller.core.measurement import ExportedModel, Measurement, MeasurementMode, ModelFormat
+from controller.core.errors import BenchmarkFailedError, ExportError
+from controller.core.measurement import (
+    CONTAMINATING,
+    ExportedModel,
+    Measurement,
+    MeasurementMode,
+    ModelFormat,
+)
 from controller.core.network import Network
 from controller.core.objective import Constraint, Objective, Source, broken
+from controller.core.options import MeasurementOptions
 from controller.core.trial import Trial, TrialState
 from controller.models.artifact import export
 from controller.models.module import NetworkModule, seeded_module
@@ -24,13 +35,22 @@ from controller.training.trainer import Trainer, TrainingFailedError
 
 TEST_ACCURACY = "test_accuracy"
 """Key of the figure that the front gets after the search; never an objective."""
+_AGAIN = "-again"
+"""End of the request id of a second job for one candidate."""
+_SEARCH, _FULL = MeasurementMode.SEARCH, MeasurementMode.FULL
 
 
 class Bench(Protocol):
     """Something that measures models on a board."""
 
     def measure(
-        self, model: ExportedModel, *, request_id: str, model_name: str, mode: MeasurementMode
+        self,
+        model: ExportedModel,
+        *,
+        request_id: str,
+        model_name: str,
+        mode: MeasurementMode,
+        options: MeasurementOptions,
     ) -> Measurement:
         """Return the model's figures; the same request id gives the same figures."""
         ...
@@ -51,11 +71,21 @@ class Board:
 
 @dataclass(kw_only=True)
 class Candidate:
-    """A trial that is being evaluated, and the measurements of it that are under way."""
+    """A trial that is being evaluated, and the measurements of it that are under way.
+
+    Attributes:
+        trial: What is known of it.
+        network: What its architecture lowers to.
+        weights: What it was trained to, where it is measured for the front.
+        measuring: Answers that are awaited, by device.
+        evidence: Why its latest figures may not be the model's own, by device.
+    """
 
     trial: Trial
     network: Network
+    weights: Mapping[str, torch.Tensor] | None = None
     measuring: dict[str, Future[tuple[Measurement, float]]] = field(default_factory=dict)
+    evidence: dict[str, str] = field(default_factory=dict)
 
     @property
     def settled(self) -> bool:
@@ -74,6 +104,7 @@ class Evaluator:
         trainer: Trains on the dataset.
         recipe: How candidates are trained.
         boards: Devices by name; every candidate is measured on each.
+        keep_flagged: Whether to choose by figures that something else than the model shaped.
     """
 
     def __init__(
@@ -86,12 +117,18 @@ class Evaluator:
         trainer: Trainer,
         recipe: TrainingRecipe,
         boards: Mapping[str, Board],
+        keep_flagged: bool = False,
     ) -> None:
         self._run_id = run_id
         self._store = store
         self._wanted = (*objectives, *(constraint.objective for constraint in constraints))
         self._constraints = tuple(constraints)
         self._constrained_devices = {constraint.objective.device for constraint in constraints}
+        # What is measured on other devices is told, but nothing is chosen by it.
+        self._decisive_devices = set() if keep_flagged else {o.device for o in self._wanted if o.device}
+        self._options = {
+            name: MeasurementOptions(energy=name in devices_asked_for_energy(self._wanted)) for name in boards
+        }
         self._trainer = trainer
         self._recipe = recipe
         self._boards = boards
@@ -120,17 +157,16 @@ class Evaluator:
         self._learn(candidate, {**trial.values, **analyse(network)})
         if candidate.trial.finished:
             return candidate
-        for device, pool in self._pools.items():
+        for device in self._boards:
             if device not in trial.measurements:
-                candidate.measuring[device] = pool.submit(
-                    self._measure, trial, network, device, MeasurementMode.SEARCH
-                )
+                self._submit(candidate, device)
         return candidate
 
     def may_train(self, candidate: Candidate) -> bool:
         """Return whether a candidate is worth training now: no board can still reject it."""
         untrained = not candidate.trial.finished and not candidate.trial.epochs
-        return untrained and not self._constrained_devices.intersection(candidate.measuring)
+        doubtful = self._constrained_devices.union(candidate.evidence)
+        return untrained and not doubtful.intersection(candidate.measuring)
 
     def occupies_processor(self, candidate: Candidate) -> bool:
         """Return whether a candidate is being measured on the machine that trains."""
@@ -141,7 +177,6 @@ class Evaluator:
 
         Raises:
             DeviceUnreachableError: If a device stays away.
-            ConfigurationError: If a device cannot tell what an objective or constraint asks for.
         """
         for device, future in list(candidate.measuring.items()):
             if future.done():
@@ -162,35 +197,39 @@ class Evaluator:
 
     def confirmed(self, trial: Trial) -> bool:
         """Return whether a trial was measured thoroughly, with its trained weights, and tested."""
-        full = MeasurementMode.FULL
         measured = all(
-            trial.measurements[device].startswith(self._request_id(trial, device, full))
+            trial.measurements[device].startswith(self._request_id(trial, device, _FULL))
             for device in self._boards
         )
         return measured and TEST_ACCURACY in trial.values
 
     def confirm(self, trial: Trial, network: Network) -> Trial:
         """Return a trained trial measured thoroughly with its weights, and judged on the test images."""
-        candidate = Candidate(trial=trial, network=network)
         weights = self._store.weights(self._run_id, trial.id)
+        candidate = Candidate(trial=trial, network=network, weights=weights)
         module = NetworkModule(network)
         module.load_state_dict(weights)
         self._learn(candidate, {**trial.values, TEST_ACCURACY: self._trainer.test_accuracy(module)})
-        for device, pool in self._pools.items():
-            candidate.measuring[device] = pool.submit(
-                self._measure, trial, network, device, MeasurementMode.FULL, weights
-            )
-        wait(candidate.measuring.values())
-        self.collect(candidate)
+        for device in self._boards:
+            self._submit(candidate, device)
+        while candidate.measuring:
+            wait(candidate.measuring.values())
+            self.collect(candidate)
         return candidate.trial
+
+    def _submit(self, candidate: Candidate, device: str, *, again: bool = False) -> None:
+        candidate.measuring[device] = self._pools[device].submit(
+            self._measure, candidate.trial, candidate.network, device, candidate.weights, again=again
+        )
 
     def _measure(
         self,
         trial: Trial,
         network: Network,
         device: str,
-        mode: MeasurementMode,
-        weights: Mapping[str, torch.Tensor] | None = None,
+        weights: Mapping[str, torch.Tensor] | None,
+        *,
+        again: bool,
     ) -> tuple[Measurement, float]:
         """Return a measurement, saved, and the seconds it took. Runs in a thread of its own.
 
@@ -198,18 +237,22 @@ class Evaluator:
         """
         started = time.monotonic()
         module = seeded_module(network, self._recipe.seed)
+        mode = _SEARCH
         if weights is not None:
             module.load_state_dict(weights)
+            mode = _FULL
         model = export(module, ModelFormat.ONNX)
+        # The digest keeps a request apart from one for the bytes that another version exported.
+        request_id = f"{self._request_id(trial, device, mode)}-{model.sha256[:8]}"
         measurement = self._boards[device].bench.measure(
             model,
-            # The digest keeps a request apart from one for the bytes that another version exported.
-            request_id=f"{self._request_id(trial, device, mode)}-{model.sha256[:8]}",
+            request_id=request_id + _AGAIN if again else request_id,
             model_name=trial.id,
             mode=mode,
+            options=self._options[device],
         )
         self._store.save_measurement(self._run_id, trial.id, device, measurement)
-        if mode is MeasurementMode.FULL:
+        if mode is _FULL:
             self._store.save_exported(self._run_id, trial.id, model)
         return measurement, time.monotonic() - started
 
@@ -224,26 +267,45 @@ class Evaluator:
         except (BenchmarkFailedError, ExportError) as error:
             self._save(candidate, replace(candidate.trial, state=TrialState.FAILED, reason=str(error)))
             return
+        candidate.trial = replace(candidate.trial, measuring_s=candidate.trial.measuring_s + seconds)
         wanted = [objective.metric.name for objective in self._wanted if objective.device == device]
         missing = [name for name in wanted if name not in measurement.metrics]
-        if "energy_mj" in missing:
-            raise ConfigurationError(
-                f"device {device!r} does not tell energy_mj: {measurement.energy_absent_reason}; "
-                "search without this objective or constraint"
-            )
+        if self._is_doubtful(candidate, device, measurement, missing):
+            candidate.evidence[device] = _evidence(measurement)
+            if not measurement.request_id.endswith(_AGAIN):
+                self._submit(candidate, device, again=True)
+                return
         if missing:
-            count = measurement.latency.samples
-            reason = f"{missing[0]} on {device!r} is unknown: {count} inferences are too few to tell it"
+            reason = f"{missing[0]} on {device!r} is unknown: {_why_unknown(missing[0], measurement)}"
             self._save(candidate, replace(candidate.trial, state=TrialState.FAILED, reason=reason))
             return
         candidate.trial = replace(
             candidate.trial,
             measurements={**candidate.trial.measurements, device: measurement.request_id},
             flags=_flags(candidate.trial.flags, device, measurement.flags),
-            measuring_s=candidate.trial.measuring_s + seconds,
         )
         figures = {f"{name}@{device}": value for name, value in measurement.metrics.items()}
         self._learn(candidate, {**candidate.trial.values, **figures})
+
+    def _is_doubtful(
+        self, candidate: Candidate, device: str, measurement: Measurement, missing: Sequence[str]
+    ) -> bool:
+        """Return whether another job may well answer better, and the answer matters.
+
+        Figures of the front are published with their flags; the agent has tried more than once.
+        """
+        chosen_by = device in self._decisive_devices and measurement.mode is _SEARCH
+        doubtful = "energy_mj" in missing or (chosen_by and bool(measurement.contaminated))
+        return doubtful and candidate.trial.state in (TrialState.PENDING, TrialState.COMPLETE)
+
+    def _disturbed(self, trial: Trial) -> dict[str, list[str]]:
+        """Return the flags of a candidate that forbid to choose by its figures, by device."""
+        found = {
+            device: [flag for flag in flags if flag in CONTAMINATING]
+            for device, flags in trial.flags.items()
+            if device in self._decisive_devices
+        }
+        return {device: flags for device, flags in found.items() if flags}
 
     def _learn(
         self,
@@ -253,18 +315,28 @@ class Evaluator:
     ) -> None:
         """Give a candidate new figures and the state that follows from them, and save it."""
         trial = candidate.trial
-        excess = broken(self._constraints, values)
+        disturbed = self._disturbed(trial) if trial.state is TrialState.PENDING else {}
+        judged = {key: value for key, value in values.items() if key.partition("@")[2] not in disturbed}
+        excess = broken(self._constraints, judged)
+        measured = set(self._boards) <= set(trial.measurements)
         state, reason = trial.state, trial.reason
-        if state is TrialState.PENDING and trial.epochs:
-            state = TrialState.COMPLETE if set(self._boards) <= set(trial.measurements) else state
-        elif state is TrialState.PENDING and excess:
+        if state is TrialState.PENDING and excess and not trial.epochs:
             state = TrialState.REJECTED
             for future in candidate.measuring.values():
                 future.cancel()
             reason = ", ".join(
                 f"{values[constraint.objective.key]:.4g} breaks {constraint}" for constraint in excess
             )
-        violation = sum(constraint.violation(values) for constraint in excess)
+        elif state is TrialState.PENDING and measured and disturbed:
+            # Not before every device has answered: whichever comes first, what becomes of it is the same.
+            state = TrialState.DISTURBED
+            reason = "flagged in two jobs: " + "; ".join(
+                f"{candidate.evidence.get(device, ', '.join(flags))} on {device!r}"
+                for device, flags in disturbed.items()
+            )
+        elif state is TrialState.PENDING and measured and trial.epochs:
+            state = TrialState.COMPLETE
+        violation = sum(constraint.violation(judged) for constraint in excess)
         self._save(
             candidate, replace(trial, values=values, state=state, reason=reason, violation=violation), weights
         )
@@ -284,6 +356,18 @@ def _flags(
     return {**others, device: flags} if flags else others
 
 
+def _evidence(measurement: Measurement) -> str:
+    """Return the flags that say that something else shaped the figures, with what the agent saw."""
+    seen = {raised.flag: f"{raised.flag}: {raised.reason}" for raised in measurement.flag_reasons}
+    return ", ".join(seen.get(flag, flag) for flag in measurement.contaminated)
+
+
+def _why_unknown(metric: str, measurement: Measurement) -> str:
+    if metric != "energy_mj":
+        return f"{measurement.latency.samples} inferences are too few to tell it"
+    return measurement.energy_absent_reason or "it was modelled, not measured"
+
+
 def analyse(network: Network) -> dict[str, float]:
     """Return the figures that a network's graph tells, by metric name."""
     return {
@@ -297,3 +381,8 @@ def devices_named(objectives: Sequence[Objective], constraints: Sequence[Constra
     """Return the devices that objectives and constraints are measured on, each once, in order."""
     wanted = (*objectives, *(constraint.objective for constraint in constraints))
     return list(dict.fromkeys(o.device for o in wanted if o.metric.source is Source.DEVICE and o.device))
+
+
+def devices_asked_for_energy(wanted: Sequence[Objective]) -> set[str]:
+    """Return the devices whose energy decides over candidates."""
+    return {o.device for o in wanted if o.metric.name == "energy_mj" and o.device}

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from controller.core.errors import ConfigurationError, DeviceError, SearchStoppedError, StoreError
 from controller.core.objective import Constraint, Objective
 from controller.core.protocols import SearchAlgorithm, SearchSpace
-from controller.core.trial import Trial, TrialState
+from controller.core.trial import Trial, TrialState, left_out
 from controller.evaluation import Board, Candidate, Evaluator
 from controller.pareto.front import CoveredVolume, front
 from controller.store.records import Run, RunState
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _WINDOW = 4  # candidates open at a time: one trains, the others are measured ahead of it
 _REJECTED_IN_A_ROW = 1000
 _REPEATED_IN_A_ROW = 1000
+_UNUSABLE_IN_A_ROW = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,7 @@ class Search:
         trainer: Trains on the dataset.
         recipe: How candidates are trained.
         boards: Devices by name: those that objectives and constraints name.
+        keep_flagged: Whether to choose by figures that something else than the model shaped.
         on_progress: Told whenever something changes.
     """
 
@@ -112,6 +114,7 @@ class Search:
         trainer: Trainer,
         recipe: TrainingRecipe,
         boards: Mapping[str, Board],
+        keep_flagged: bool = False,
         on_progress: Callable[[Progress], object] = lambda _: None,
     ) -> None:
         self._run = run
@@ -129,6 +132,7 @@ class Search:
             trainer=trainer,
             recipe=recipe,
             boards=boards,
+            keep_flagged=keep_flagged,
         )
         self._volume = CoveredVolume(self._objectives)
         self._started = time.monotonic()
@@ -136,12 +140,19 @@ class Search:
         self._told: list[Trial] = []
         self._window: deque[Candidate] = deque()
         self._exhausted = False
+        self._unusable_in_a_row = 0
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """Every candidate that is known by now, in the order asked for."""
+        return tuple(self._told)
 
     def run(self) -> list[Trial]:
         """Search until the budget is spent, confirm the front, and return it.
 
         Raises:
-            SearchStoppedError: If a device stays away or nothing meets the constraints; the run can be resumed.
+            SearchStoppedError: If a device stays away, nothing meets the constraints or nothing was measured
+                undisturbed; the run can be resumed.
             StoreError: If the store cannot be written.
         """
         state = RunState.STOPPED
@@ -149,6 +160,8 @@ class Search:
             self._restore()
             self._search()
             best = self._confirm_front()
+            if not best and left_out(self._told):
+                raise SearchStoppedError(self._nothing_undisturbed())
             state = RunState.FINISHED
             return best
         except DeviceError as error:
@@ -221,10 +234,15 @@ class Search:
         self._window.append(self._evaluator.open(trial, self._space.lower(trial.architecture)))
 
     def _next_to_train(self) -> Candidate | None:
-        """Return the first candidate that may be trained now, None where boards have to answer first."""
+        """Return the first candidate that may be trained now, None where boards have to answer first.
+
+        Those that every board has answered for come first: of others it may yet turn out that they are left
+        out, but an accelerator that would stand still may as well bet on them.
+        """
         if any(self._evaluator.occupies_processor(candidate) for candidate in self._window):
             return None
-        return next((candidate for candidate in self._window if self._evaluator.may_train(candidate)), None)
+        ready = [candidate for candidate in self._window if self._evaluator.may_train(candidate)]
+        return min(ready, key=lambda candidate: bool(candidate.measuring), default=None)
 
     def _wait_for_boards(self) -> None:
         outstanding = [future for candidate in self._window for future in candidate.measuring.values()]
@@ -237,6 +255,7 @@ class Search:
         self._told.append(trial)
         self._store.save_told(self._run.id, trial, self._algorithm.state(), self._elapsed_s())
         self._report("searching")
+        self._stop_if_unusable(trial)
         if self._rejected_in_a_row() < _REJECTED_IN_A_ROW:
             return
         message = f"the last {_REJECTED_IN_A_ROW} candidates of run {self._run.id} broke a constraint, the last one because {trial.reason}"
@@ -244,6 +263,30 @@ class Search:
             raise SearchStoppedError(f"{message}; loosen it, or search a space of smaller networks")
         logger.warning("%s; no more are proposed", message)
         self._exhausted = True
+
+    def _stop_if_unusable(self, trial: Trial) -> None:
+        """End a search of which nothing comes, while most of its budget is still there."""
+        unusable = trial.state in (TrialState.FAILED, TrialState.DISTURBED)
+        self._unusable_in_a_row = self._unusable_in_a_row + 1 if unusable else 0
+        if self._unusable_in_a_row < _UNUSABLE_IN_A_ROW or any(past.feasible for past in self._told):
+            return
+        run_id = self._run.id
+        advice = f"put that right, then go on with `edgenas runs resume {run_id}`"
+        if left_out(self._told):
+            advice += f", or choose by flagged figures as well: `edgenas runs resume {run_id} --keep-flagged`"
+        raise SearchStoppedError(
+            f"none of the last {_UNUSABLE_IN_A_ROW} candidates of run {run_id} could be used, "
+            f"the last one because {trial.reason}; {advice}"
+        )
+
+    def _nothing_undisturbed(self) -> str:
+        last = next(trial for trial in reversed(self._told) if trial.state is TrialState.DISTURBED)
+        budget = f"--budget {2 * self._budget.trials}" if self._budget.trials else "a larger --budget"
+        return (
+            f"run {self._run.id} found no network: {left_out(self._told)}, the last one because {last.reason}; "
+            f"calm the device and go on with `edgenas runs resume {self._run.id}` and {budget}, "
+            "or search again with --keep-flagged"
+        )
 
     def _rejected_in_a_row(self) -> int:
         accepted = (

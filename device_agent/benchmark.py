@@ -219,19 +219,25 @@ class CanaryReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyReading:
-    """Energy of one inference and how it was found; `modelled` where a formula stands in for a sensor.
+    """Energy of one inference and how it was found.
 
-    `calibration` names the correction applied to the source's readings; empty for none.
+    Attributes:
+        net_mj: Without what the board draws anyway.
+        gross_mj: With it. This, the powers, the rate and the count are None where a formula stands in.
+        source: Name of the power source; `scope` is what it covers.
+        updates_per_s: New values of the sensor per second.
+        modelled: Whether a formula stands in for a sensor.
+        calibration: The correction applied to the source's readings, or the formula; empty for none.
     """
 
-    gross_mj: float
     net_mj: float
-    idle_mw: float
-    active_mw: float
+    gross_mj: float | None
+    idle_mw: float | None
+    active_mw: float | None
     source: str
     scope: str
-    updates_per_s: float
-    inferences: int
+    updates_per_s: float | None
+    inferences: int | None
     modelled: bool = False
     calibration: str = ""
 

@@ -1,15 +1,31 @@
-"""Measures one ONNX model in a process of its own, then exits.
+"""Measures one model in a process of its own, then exits.
 
 The agent starts this file with the Python of its choice. It is self-contained and in Python 3.6 syntax, so
 that the Python may be the system's own on an old board whose vendor supports its runtime on nothing newer.
+That is also why it is one long file: a Python 3.6 that imports the agent's package would need its dependencies.
 
-It speaks JSON, an object a line:
+    worker.py onnx | torchscript
+
+It speaks JSON, an object a line, and waits for the agent's word where the agent must look at the board first:
 
     out  {"event": "ready", "library": "onnxruntime", "version": "1.23.0", "providers": [...]}
          or {"event": "unavailable", "message": ...} where the runtime cannot be imported
-    in   {"model_path": ..., "threads": 4, "input_shapes": {"x": [1, 3, 32, 32]}, "seed": 0, "mode": "search"}
-    out  {"event": "phase", "phase": "load" | "warm_up" | "measure"}
-    out  {"event": "result", ...} or {"event": "failed", "kind": "invalid_model" | "invalid_spec", "message": ...}
+    in   a job: model_path, threads, cpu_affinity, provider, input_shapes, batch_size, input_data, seed, precision,
+         mode, memory_limit_bytes, canary_path, profile, energy
+    out  {"event": "phase", "phase": "canary" | "load" | "warm_up" | "measure" | "energy" | "profile"} at any time
+    out  {"event": "settled"}     warm, and running on untimed until the agent answers
+    in   "go"                     the timed part begins
+    out  {"event": "sampled"}     the timed part is over; running on untimed until the agent answers
+    in   "go"
+    with energy:
+    out  {"event": "idle"}        quiet until the agent answers
+    in   "run"
+    out  {"event": "running", "begin_s": ...}     a loop of inferences until the agent answers
+    in   "stop"
+    out  {"event": "stopped", "end_s": ..., "inferences": ...}     times on the monotonic clock
+    in   "go"
+    out  {"event": "result", ...}
+    or   {"event": "failed", "kind": ..., "message": ...} at any time, `kind` a value of the agent's FailureReason
 
 Started ahead of a job it waits for its line with the runtime imported. It exits when its input ends, so a
 killed agent leaves no worker behind.
@@ -17,12 +33,15 @@ killed agent leaves no worker behind.
 
 import array
 import errno
-import functools
 import gc
 import json
 import math
+import mmap
 import os
+import re
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from typing import (
@@ -31,7 +50,6 @@ from typing import (
     Dict,
     List,
     NamedTuple,
-    NoReturn,
     Optional,
     Sequence,
     TextIO,
@@ -50,6 +68,8 @@ WARMUP_MIN_RUNS = 10
 WARMUP_ALWAYS_RUNS = 3
 WARMUP_CAP_RUNS = 300
 WARMUP_CAP_S = 15.0
+# 300 inferences of 3 ms are gone before the least time is: so many times that, the cap on runs waits.
+WARMUP_CAP_TIMES = 3
 
 MEASURE_MIN_SAMPLES = 64
 MEASURE_CHECK_EVERY = 32
@@ -58,9 +78,24 @@ MEASURE_CAP_S = 60.0
 # The range of 6 samples holds the median in 1 - 2 * 0.5**6 = 97 % of cases; of 5, in less than 95 %.
 MEASURE_ALWAYS_SAMPLES = 6
 
-# A phase is announced over the network while the next instructions already run; this long is waited (or
-# spent on further warm-up) until nothing of it is left to share a window with what is timed.
-ANNOUNCEMENT_S = 0.05
+# Below this an inference is also timed in groups, each about this long: reading the clock costs up to 0.1 µs
+# twice, which is 1 % of a network of 20 µs.
+GROUP_BELOW_NS = 1000000
+
+# The canary takes turns with the model: speed changes within a second on a shared machine, and a reference
+# taken only before and after the samples explained nothing of it.
+TURN_S = 0.5
+TURN_MIN_RUNS = 4
+CANARY_TURN_S = 0.05
+CANARY_TURN_MIN_RUNS = 5
+CANARY_WARMUP_S = 0.05
+# After a turn of the canary the caches are its own: so long the model runs untimed.
+REWARM_S = 0.01
+REWARM_MIN_RUNS = 2
+
+PROFILE_S = 1.0
+PROFILE_MIN_RUNS = 10
+PROFILE_WARMUP_RUNS = 3
 
 NUMPY_TYPES = {
     "tensor(float)": "float32",
@@ -93,11 +128,22 @@ RULES = {
 
 
 class JobError(Exception):
-    """The job cannot be measured; `kind` is invalid_model or invalid_spec."""
+    """The job cannot be measured; `kind` is a value of the agent's FailureReason."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class Input(NamedTuple):
+    """One input as the model declares it; `shape` is None where the format declares none.
+
+    An axis of `shape` is a size, or where it is open a name or None; `dtype` is numpy's name.
+    """
+
+    name: str
+    dtype: str
+    shape: Optional[Sequence[Any]]
 
 
 def clock_ns() -> int:
@@ -196,7 +242,8 @@ class WarmUp:
         early = runs < WARMUP_MIN_RUNS or elapsed_s < self.rules.warmup_min_s
         if early and not late:
             return False
-        at_cap = late or runs >= WARMUP_CAP_RUNS
+        many = runs >= WARMUP_CAP_RUNS and elapsed_s >= WARMUP_CAP_TIMES * self.rules.warmup_min_s
+        at_cap = late or many
         if not at_cap and runs % WARMUP_CHECK_EVERY:
             return False
         settled = windows_agree(latencies)
@@ -225,40 +272,61 @@ class Sampling:
         return narrow_before and self.reached
 
 
-def timed_runs(run: Callable[[], object], over: Callable[[Sequence[int], float], bool]) -> "array.array[int]":
-    """Call `run` until `over` is true of the latencies so far and the seconds gone; return nanoseconds."""
-    # An array, not a list: a list of a fast model's runs would show up in the memory figures.
-    latencies = array.array("q")
-    begin = perf_counter_ns()
-    while True:
-        start = perf_counter_ns()
-        run()
-        end = perf_counter_ns()
-        latencies.append(end - start)
-        if over(latencies, (end - begin) / 1e9):
-            return latencies
+def one_line(error: BaseException) -> str:
+    """Return an error's text without line breaks, short enough to show."""
+    return " ".join(str(error).split())[:500] or type(error).__name__
 
 
-def resolve_shape(name: str, declared: Sequence[Any], given: Optional[Sequence[int]]) -> List[int]:
+def shape_text(shape: Sequence[Any]) -> str:
+    """Return a shape for a person, with ? for an axis that has neither size nor name."""
+    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+def resolve_shape(entry: Input, given: Optional[Sequence[int]], batch_size: int) -> List[int]:
     """Return the shape to run an input with.
 
-    Only an open first axis, the batch, has a default: 1. Any other size would be a guess.
+    Only an open first axis, the batch, has a default. Any other size would be a guess.
 
     Args:
-        name: The input's name.
-        declared: The model's sizes; an open axis is None or a name.
+        entry: The input.
         given: The sizes that the spec gives, if any.
+        batch_size: Size of an open first axis where nothing is given.
 
     Raises:
-        JobError: invalid_spec, where an axis stays open or the given sizes contradict the model.
+        JobError: open_shape where an axis stays open, invalid_shape where the model declares an impossible
+            size, invalid_spec where the given sizes contradict the model.
     """
+    declared = entry.shape
+    if declared is None:
+        if given is None:
+            raise JobError(
+                "open_shape",
+                "the model declares no shape for its input '{}'; give it in input_shapes, "
+                "e.g. {}=1,3,224,224".format(entry.name, entry.name),
+            )
+        return list(given)
+    if any(isinstance(size, int) and size < 1 for size in declared):
+        raise JobError(
+            "invalid_shape",
+            "the model declares the shape {} for its input '{}'; every size must be at least 1, or open; "
+            "export the model again".format(shape_text(declared), entry.name),
+        )
     if given is None:
-        sizes = [1 if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(declared)]
+        sizes = [
+            batch_size if axis == 0 and not isinstance(size, int) else size
+            for axis, size in enumerate(declared)
+        ]
         if not all(isinstance(size, int) for size in sizes):
             raise JobError(
-                "invalid_spec",
+                "open_shape",
                 "input '{}' has open axes in {}; give its full shape in input_shapes, "
-                "e.g. {}=1,3,224,224".format(name, shape_text(declared), name),
+                "e.g. {}=1,3,224,224".format(entry.name, shape_text(declared), entry.name),
+            )
+        if batch_size > 1 and sizes and sizes[0] != batch_size:
+            raise JobError(
+                "invalid_spec",
+                "batch_size is {}, but the model fixes the first axis of '{}' to {}; "
+                "export it with an open first axis".format(batch_size, entry.name, sizes[0]),
             )
         return sizes
     fits = len(given) == len(declared) and all(
@@ -269,22 +337,19 @@ def resolve_shape(name: str, declared: Sequence[Any], given: Optional[Sequence[i
         raise JobError(
             "invalid_spec",
             "input_shapes gives '{}' the shape {}; the model declares {}; change only open axes".format(
-                name, shape_text(given), shape_text(declared)
+                entry.name, shape_text(given), shape_text(declared)
             ),
         )
     return list(given)
 
 
-def shape_text(shape: Sequence[Any]) -> str:
-    """Return a shape for a person, with ? for an axis that has neither size nor name."""
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
-
-
-def resolve_shapes(inputs: Sequence[Any], given: Dict[str, List[int]]) -> Dict[str, List[int]]:
-    """Return the shape of every input of the session.
+def resolve_shapes(
+    inputs: Sequence[Input], given: Dict[str, List[int]], batch_size: int
+) -> Dict[str, List[int]]:
+    """Return the shape of every input.
 
     Raises:
-        JobError: invalid_spec, where a given name is no input or a shape cannot be resolved.
+        JobError: invalid_spec where a given name is no input; otherwise as `resolve_shape`.
     """
     names = [entry.name for entry in inputs]
     unknown = sorted(set(given) - set(names))
@@ -295,76 +360,396 @@ def resolve_shapes(inputs: Sequence[Any], given: Dict[str, List[int]]) -> Dict[s
                 "', '".join(unknown), ", ".join(names) or "none"
             ),
         )
-    return {entry.name: resolve_shape(entry.name, entry.shape, given.get(entry.name)) for entry in inputs}
+    return {entry.name: resolve_shape(entry, given.get(entry.name), batch_size) for entry in inputs}
 
 
-def random_inputs(inputs: Sequence[Any], shapes: Dict[str, List[int]], seed: int) -> Dict[str, Any]:
-    """Return random arrays by input name.
+def make_inputs(
+    inputs: Sequence[Input], shapes: Dict[str, List[int]], data: str, seed: int
+) -> Dict[str, Any]:
+    """Return arrays by input name, all zeros or random.
 
-    Floats are standard normal. Integers are 0 or 1, valid as an index into any table a model may hold.
+    Random floats are standard normal. Integers are 0 or 1, valid as an index into any table a model may hold.
 
     Raises:
-        JobError: invalid_model, where an input's type has no random data.
+        JobError: invalid_model where an input's type has no data, out_of_memory where it does not fit,
+            invalid_spec where no array can be as large as the shapes.
     """
     import numpy
 
     random = numpy.random.RandomState(seed)
     arrays = {}  # type: Dict[str, Any]
-    for entry in inputs:
-        if entry.type not in NUMPY_TYPES:
-            raise JobError(
-                "invalid_model",
-                "input '{}' is a {}; random data can be made for {}".format(
-                    entry.name, entry.type, ", ".join(sorted(NUMPY_TYPES))
-                ),
-            )
-        dtype = numpy.dtype(NUMPY_TYPES[entry.type])
-        if dtype.kind == "f":
-            arrays[entry.name] = numpy.asarray(random.standard_normal(shapes[entry.name])).astype(dtype)
-        else:
-            arrays[entry.name] = numpy.asarray(random.randint(0, 2, size=shapes[entry.name])).astype(dtype)
+    try:
+        for entry in inputs:
+            if entry.dtype not in NUMPY_TYPES.values():
+                raise JobError(
+                    "invalid_model",
+                    "input '{}' is a {}; data can be made for {}".format(
+                        entry.name, entry.dtype, ", ".join(sorted(NUMPY_TYPES))
+                    ),
+                )
+            dtype = numpy.dtype(entry.dtype)
+            shape = shapes[entry.name]
+            if data == "zeros":
+                arrays[entry.name] = numpy.zeros(shape, dtype)
+            elif dtype.kind == "f":
+                arrays[entry.name] = numpy.asarray(random.standard_normal(shape)).astype(dtype)
+            else:
+                arrays[entry.name] = numpy.asarray(random.randint(0, 2, size=shape)).astype(dtype)
+    except MemoryError as error:
+        raise JobError(
+            "out_of_memory", "cannot make the inputs: {}; give smaller shapes".format(one_line(error))
+        ) from error
+    except (OverflowError, ValueError) as error:
+        raise JobError(
+            "invalid_spec", "cannot make the inputs: {}; give smaller shapes".format(one_line(error))
+        ) from error
     return arrays
 
 
-def runtime_errors() -> Tuple[Type[Exception], ...]:
-    """Return the runtime's exception types: it raises about a dozen that share no base."""
-    from onnxruntime.capi import onnxruntime_pybind11_state
+class Model:
+    """A model that a runtime has loaded. Subclasses set the attributes and `bind`.
 
-    own = [value for value in vars(onnxruntime_pybind11_state).values() if isinstance(value, type)]
-    return tuple(kind for kind in own if issubclass(kind, Exception)) + (RuntimeError, ValueError)
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's text without line breaks, short enough to show."""
-    return " ".join(str(error).split())[:500] or type(error).__name__
-
-
-def open_session(model_path: str, threads: int) -> Any:
-    """Return a session on the CPU with its number of threads fixed.
-
-    Raises:
-        JobError: invalid_model, where the runtime cannot load the file.
+    `precision` is None where the runtime does not tell; `gpu_peak_bytes` where no GPU was used.
     """
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    try:
-        return onnxruntime.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])
-    except runtime_errors() as error:
-        raise JobError("invalid_model", "onnxruntime cannot load the model: " + one_line(error)) from error
+    inputs = []  # type: Sequence[Input]
+    provider = ""
+    precision = None  # type: Optional[str]
+    spinning = False
+
+    def bind(self, arrays: Dict[str, Any]) -> Callable[[], object]:
+        """Return a function that runs the model once on these arrays, and copies nothing more."""
+        raise NotImplementedError
+
+    def gpu_peak_bytes(self) -> Optional[int]:
+        """Return the largest memory that the runtime had allocated on the GPU."""
+        return None
 
 
-def bind(session: Any, arrays: Dict[str, Any]) -> Any:
-    """Return a binding that holds every input and output, so that a run copies and allocates nothing more."""
-    binding = session.io_binding()
-    for name, values in arrays.items():
-        binding.bind_cpu_input(name, values)
-    for entry in session.get_outputs():
-        binding.bind_output(entry.name)
-    return binding
+class Runtime:
+    """What runs models. Its constructor imports the library, so ImportError means that it is not there."""
+
+    library = ""
+    version = ""
+
+    def providers(self) -> List[str]:
+        """Return the execution providers that the installed build offers, best first."""
+        raise NotImplementedError
+
+    def load(self, path: str, job: Dict[str, Any]) -> Model:
+        """Return the model in a file.
+
+        Raises:
+            JobError: If it cannot be loaded as the job asks.
+        """
+        raise NotImplementedError
+
+    def profile(self, path: str, job: Dict[str, Any], arrays: Dict[str, Any]) -> List[Dict[str, Any]]:
+        """Return the time of every layer in a pass of its own: layer, operator_type, provider, mean_ns, calls."""
+        raise NotImplementedError
+
+    def errors(self) -> Tuple[Type[BaseException], ...]:
+        """Return the exception types that mean a fault of the model."""
+        raise NotImplementedError
+
+    def fault(self, error: BaseException, doing: str) -> JobError:
+        """Return what to report for an exception of the library; `doing` is load or run."""
+        text = one_line(error)
+        told = [kind for kind, pattern in FAULTS if re.search(pattern, text, re.IGNORECASE)]
+        kind = "out_of_memory" if isinstance(error, MemoryError) else (told or ["invalid_model"])[0]
+        advice = {
+            "out_of_memory": "; measure a smaller model or batch",
+            "unsupported_opset": "; export the model for an older operator set or install a newer runtime",
+            "unsupported_operator": "; export the model with other operators or install a newer runtime",
+        }.get(kind, "")
+        return JobError(kind, "{} cannot {} the model: {}{}".format(self.library, doing, text, advice))
+
+
+# How the libraries say that something other than the model's own bytes is the matter.
+FAULTS = (
+    ("out_of_memory", r"bad.?alloc|failed to allocate|cannot allocate|not enough memory|out of memory"),
+    (
+        "unsupported_opset",
+        r"unsupported model ir version|opset \d+ is under development|opset.{0,40}not supported"
+        r"|till opset|unrecognized opset|file.?format version",
+    ),
+    (
+        "unsupported_operator",
+        r"could not find an implementation|no op registered|not a registered function|no opset import"
+        r"|unknown builtin op|unsupported operator|not implemented for",
+    ),
+)
+
+
+class OnnxRuntime(Runtime):
+    """ONNX Runtime."""
+
+    library = "onnxruntime"
+
+    def __init__(self) -> None:
+        import numpy  # noqa: F401
+        import onnxruntime
+
+        self.onnxruntime = onnxruntime  # type: Any
+        self.version = onnxruntime.__version__
+
+    def providers(self) -> List[str]:
+        return list(self.onnxruntime.get_available_providers())
+
+    def errors(self) -> Tuple[Type[BaseException], ...]:
+        # It raises about a dozen types that share no base.
+        from onnxruntime.capi import onnxruntime_pybind11_state
+
+        own = [value for value in vars(onnxruntime_pybind11_state).values() if isinstance(value, type)]
+        own = [kind for kind in own if issubclass(kind, Exception)]
+        return tuple(own) + (RuntimeError, ValueError, NotImplementedError, MemoryError)
+
+    def load(self, path: str, job: Dict[str, Any]) -> Model:
+        return self.open(path, job)
+
+    def open(
+        self, path: str, job: Dict[str, Any], profile_prefix: str = "", polite: bool = False
+    ) -> "OnnxModel":
+        """Return a loaded model.
+
+        Args:
+            path: Its file.
+            job: Threads, affinity and provider are taken from here.
+            profile_prefix: Beginning of the profiler's file names; empty for no profile.
+            polite: Whether idle threads stop spinning as soon as a run ends: for a model that takes turns.
+
+        Raises:
+            JobError: If it cannot be loaded as the job asks.
+        """
+        threads = job["threads"]
+        wanted = job["provider"] or "CPUExecutionProvider"
+        options = self.onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = self.onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        # Its warnings are about the model's graph; on standard error they would hide why a worker died.
+        options.log_severity_level = 3
+        providers = [(wanted, {})]  # type: List[Any]
+        spinning = True
+        if wanted == "XnnpackExecutionProvider":
+            # XNNPACK has a pool of its own; ONNX Runtime's would only be in its way.
+            providers = [(wanted, {"intra_op_num_threads": str(threads)})]
+            options.intra_op_num_threads = 1
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            spinning = False
+        elif job["cpu_affinity"] and threads > 1:
+            # One entry a thread but for the calling one, which is bound by the system; counted from 1.
+            entries = ";".join(str(cpu + 1) for cpu in job["cpu_affinity"][1:])
+            options.add_session_config_entry("session.intra_op_thread_affinities", entries)
+        if polite:
+            options.add_session_config_entry("session.force_spinning_stop", "1")
+        if profile_prefix:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_prefix
+        if wanted != "CPUExecutionProvider":
+            providers.append("CPUExecutionProvider")
+        try:
+            session = self.onnxruntime.InferenceSession(path, options, providers=providers)
+        except self.errors() as error:
+            raise self.fault(error, "load") from error
+        if session.get_providers()[0] != wanted:
+            raise JobError(
+                "invalid_spec",
+                "onnxruntime fell back from {} to {}; check that provider's own libraries on the board, "
+                "or measure with another".format(wanted, session.get_providers()[0]),
+            )
+        return OnnxModel(self, session, spinning)
+
+    def profile(self, path: str, job: Dict[str, Any], arrays: Dict[str, Any]) -> List[Dict[str, Any]]:
+        folder = tempfile.mkdtemp(prefix="edgenas-profile-")
+        try:
+            model = self.open(path, job, profile_prefix=os.path.join(folder, "profile"))
+            runs = repeat(model.bind(arrays), PROFILE_S, PROFILE_WARMUP_RUNS + PROFILE_MIN_RUNS)
+            with open(model.session.end_profiling()) as file:
+                events = json.load(file)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return aggregate_profile(events, runs - PROFILE_WARMUP_RUNS)
+
+
+class OnnxModel(Model):
+    """A session of ONNX Runtime."""
+
+    def __init__(self, runtime: OnnxRuntime, session: Any, spinning: bool) -> None:
+        self.runtime = runtime
+        self.session = session
+        self.spinning = spinning
+        self.provider = session.get_providers()[0]
+        self.inputs = [
+            Input(entry.name, NUMPY_TYPES.get(entry.type, entry.type), entry.shape)
+            for entry in session.get_inputs()
+        ]
+
+    def bind(self, arrays: Dict[str, Any]) -> Callable[[], object]:
+        session, binding = self.session, self.session.io_binding()
+        for name, values in arrays.items():
+            binding.bind_cpu_input(name, values)
+        for entry in session.get_outputs():
+            binding.bind_output(entry.name)
+        return lambda: session.run_with_iobinding(binding)
+
+
+def aggregate_profile(events: Sequence[Dict[str, Any]], runs: int) -> List[Dict[str, Any]]:
+    """Return the time of every layer from ONNX Runtime's events, over the last `runs` inferences.
+
+    Source: the trace format of onnxruntime's profiler; `dur` is in microseconds.
+    """
+    ends = sorted(event["ts"] + event["dur"] for event in events if event.get("name") == "model_run")
+    since = ends[-runs - 1] if len(ends) > runs else -math.inf
+    layers = {}  # type: Dict[Tuple[str, str, str], List[float]]
+    for event in events:
+        name = event.get("name", "")
+        if event.get("cat") != "Node" or not name.endswith("_kernel_time") or event["ts"] < since:
+            continue
+        arguments = event.get("args", {})
+        key = (name[: -len("_kernel_time")], arguments.get("op_name", ""), arguments.get("provider", ""))
+        layers.setdefault(key, []).append(1e3 * event["dur"])
+    return layer_rows(layers, runs)
+
+
+def layer_rows(layers: Dict[Tuple[str, str, str], List[float]], runs: int) -> List[Dict[str, Any]]:
+    """Return times in nanoseconds by (layer, operator type, provider) as rows, slowest first."""
+    rows = [
+        {
+            "layer": layer,
+            "operator_type": operator_type,
+            "provider": provider,
+            "mean_ns": math.fsum(times) / runs,
+            "calls": len(times) / runs,
+        }
+        for (layer, operator_type, provider), times in layers.items()
+    ]
+    return sorted(rows, key=lambda row: cast(float, row["mean_ns"]), reverse=True)
+
+
+class TorchScriptRuntime(Runtime):
+    """PyTorch, running TorchScript archives."""
+
+    library = "torch"
+
+    def __init__(self) -> None:
+        import numpy  # noqa: F401
+        import torch
+
+        self.torch = torch  # type: Any
+        self.version = torch.__version__
+
+    def providers(self) -> List[str]:
+        return (["cuda"] if self.torch.cuda.is_available() else []) + ["cpu"]
+
+    def errors(self) -> Tuple[Type[BaseException], ...]:
+        return (RuntimeError, ValueError, TypeError, MemoryError, NotImplementedError)
+
+    def load(self, path: str, job: Dict[str, Any]) -> Model:
+        provider = job["provider"] or "cpu"
+        if self.torch.get_num_threads() != job["threads"]:
+            self.torch.set_num_threads(job["threads"])
+        self.torch.set_grad_enabled(False)
+        try:
+            module = self.torch.jit.load(path, map_location=provider).eval()
+        except self.errors() as error:
+            raise self.fault(error, "load") from error
+        return TorchScriptModel(self.torch, module, provider, job["precision"])
+
+    def profile(self, path: str, job: Dict[str, Any], arrays: Dict[str, Any]) -> List[Dict[str, Any]]:
+        model = cast(TorchScriptModel, self.load(path, job))
+        run = model.bind(arrays)
+        repeat(run, 0, PROFILE_WARMUP_RUNS)
+        cuda = model.provider == "cuda"
+        try:
+            profiler = self.torch.autograd.profiler.profile(use_device="cuda" if cuda else None)
+        except TypeError:  # PyTorch before 2.1
+            profiler = self.torch.autograd.profiler.profile(use_cuda=cuda)
+        with profiler as profile:
+            runs = repeat(run, PROFILE_S, PROFILE_MIN_RUNS)
+        # What an operator calls is part of it: only the outermost ones count.
+        events = [
+            event
+            for event in profile.function_events
+            if event.name.startswith("aten::")
+            and not (event.cpu_parent and event.cpu_parent.name.startswith("aten::"))
+        ]
+        events.sort(key=lambda event: event.time_range.start)
+        names = layers_in_order(model.module.graph, model.module, "")
+        layers = {}  # type: Dict[Tuple[str, str, str], List[float]]
+        place = 0
+        for event in events:
+            # The optimiser leaves operators out, and adds none: look ahead, and begin anew with every run.
+            ahead = names[place:] + names[:place]
+            steps = [step for step, (_, kind) in enumerate(ahead) if kind == event.name]
+            layer = ahead[steps[0]][0] if steps else event.name
+            place = (place + steps[0] + 1) % len(names) if steps else place
+            spent_us = event.device_time_total if cuda else event.cpu_time_total
+            layers.setdefault((layer, event.name, model.provider), []).append(1e3 * spent_us)
+        return layer_rows(layers, runs)
+
+
+def layers_in_order(graph: Any, module: Any, path: str) -> List[Tuple[str, str]]:
+    """Return the path of the module and the kind of every operator of a TorchScript graph, in order."""
+    modules = {next(graph.inputs()).debugName(): (module, path)}  # type: Dict[str, Tuple[Any, str]]
+    layers = []  # type: List[Tuple[str, str]]
+    for node in graph.nodes():
+        first = next(node.inputs()).debugName() if node.inputsSize() else ""
+        if node.kind() == "prim::GetAttr" and first in modules:
+            owner, owner_path = modules[first]
+            name = node.s("name")
+            held = getattr(owner, name, None)
+            if hasattr(held, "graph"):
+                modules[next(node.outputs()).debugName()] = (held, (owner_path + "." + name).lstrip("."))
+        elif node.kind() == "prim::CallMethod" and first in modules:
+            called, called_path = modules[first]
+            layers += layers_in_order(called.graph, called, called_path)
+        elif node.kind().startswith("aten::"):
+            layers.append((path or node.kind(), node.kind()))
+    return layers
+
+
+class TorchScriptModel(Model):
+    """A loaded TorchScript module."""
+
+    DTYPES = {"float32": "float32", "float16": "float16"}
+
+    def __init__(self, torch: Any, module: Any, provider: str, precision: Optional[str]) -> None:
+        self.torch = torch
+        self.module = module
+        self.provider = provider
+        floats = [value.dtype for value in module.parameters() if value.dtype.is_floating_point]
+        self.precision = str(floats[0]).replace("torch.", "") if floats else precision or "float32"
+        arguments = module.forward.schema.arguments[1:]
+        for argument in arguments:
+            if str(argument.type) != "Tensor":
+                raise JobError(
+                    "invalid_model",
+                    "argument '{}' of forward is a {}; only tensors can be made, script the model "
+                    "without it".format(argument.name, argument.type),
+                )
+        self.inputs = [Input(argument.name, self.precision, None) for argument in arguments]
+
+    def bind(self, arrays: Dict[str, Any]) -> Callable[[], object]:
+        tensors = [self.torch.from_numpy(arrays[entry.name]).to(self.provider) for entry in self.inputs]
+        module = self.module
+        if self.provider != "cuda":
+            return lambda: module(*tensors)
+        synchronize = self.torch.cuda.synchronize
+        self.torch.cuda.reset_peak_memory_stats()
+        synchronize()
+
+        def run() -> None:
+            module(*tensors)
+            synchronize()
+
+        return run
+
+    def gpu_peak_bytes(self) -> Optional[int]:
+        return int(self.torch.cuda.max_memory_allocated()) if self.provider == "cuda" else None
+
+
+RUNTIMES = {"onnx": OnnxRuntime, "torchscript": TorchScriptRuntime}  # type: Dict[str, Type[Runtime]]
 
 
 def status_kib(path: str, field: str) -> Optional[int]:
@@ -386,6 +771,8 @@ class Memory:
     def __init__(self) -> None:
         self.method = "VmHWM"
         self.marks = []  # type: List[int]
+        # What the reference model took is not the model's.
+        self.foreign = 0
         if status_kib("/proc/self/status", "VmHWM") is None:
             self.method = "ru_maxrss"
             return
@@ -395,16 +782,26 @@ class Memory:
         except (IOError, OSError) as error:
             self.method = "VmHWM (not reset before the model: {})".format(error.strerror)
 
-    def mark(self) -> None:
-        """Note the high-water mark, in bytes, as it is now."""
+    def high_water(self) -> int:
+        """Return the high-water mark in bytes as it is now."""
         kib = status_kib("/proc/self/status", "VmHWM")
         if kib is not None:
-            self.marks.append(kib * 1024)
-            return
+            return kib * 1024
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024
-        self.marks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def mark(self) -> None:
+        """Note the high-water mark, less what was excluded."""
+        self.marks.append(self.high_water() - self.foreign)
+
+    def exclude(self, load: Callable[[], Any]) -> Any:
+        """Return what `load` returns, and keep what it adds to the high-water mark out of later marks."""
+        before = self.high_water()
+        loaded = load()
+        self.foreign += self.high_water() - before
+        return loaded
 
     def report(self) -> Dict[str, Any]:
         """Return the four marks in order, the proportional set size now, and the method."""
@@ -412,65 +809,400 @@ class Memory:
         return {"marks": self.marks, "pss": None if pss is None else pss * 1024, "method": self.method}
 
 
-def measure(job: Dict[str, Any], announce: Callable[[str], None]) -> Dict[str, Any]:
+def limit_memory(limit_bytes: Optional[int]) -> None:
+    """Bound what this process may allocate beyond what it has: a model without end must not take the board.
+
+    Private writable memory counts, not address space: libraries reserve far more of that than they touch.
+    """
+    used_kib = status_kib("/proc/self/status", "VmData")
+    if limit_bytes is None or used_kib is None:
+        return
+    import resource
+
+    limit = used_kib * 1024 + limit_bytes
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def offer_to_the_oom_killer() -> None:
+    """Have the kernel end this process first where memory runs out, rather than the agent."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except (IOError, OSError):
+        # Off Linux, or forbidden: the kernel then chooses by size, which mostly is this process as well.
+        pass
+
+
+def drop_from_page_cache(path: str) -> bool:
+    """Have the next reader of a file wait for the disk; return whether that worked."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        return not is_cached(descriptor)
+    except (AttributeError, OSError, ValueError):
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def is_cached(descriptor: int) -> bool:
+    """Tell whether any page of a file lies in the page cache: a file system in memory never lets go of it.
+
+    Raises:
+        OSError: If the system does not tell.
+    """
+    import ctypes
+
+    size = os.fstat(descriptor).st_size
+    pages = -(-size // mmap.PAGESIZE)
+    # Private, as Python gives no address of a mapping that it may not write.
+    with mmap.mmap(
+        descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+    ) as mapping:
+        view = (ctypes.c_char * size).from_buffer(mapping)
+        resident = (ctypes.c_ubyte * pages)()
+        failed = ctypes.CDLL(None).mincore(
+            ctypes.c_void_p(ctypes.addressof(view)), ctypes.c_size_t(size), resident
+        )
+        del view
+    if failed:
+        raise OSError("mincore does not answer")
+    return any(page & 1 for page in resident)
+
+
+def repeat(run: Callable[[], object], least_s: float, least_runs: int) -> int:
+    """Call `run` for at least so long and so often, untimed; return how often."""
+    end = time.monotonic() + least_s
+    runs = 0
+    while runs < least_runs or time.monotonic() < end:
+        run()
+        runs += 1
+    return runs
+
+
+def timed_runs(run: Callable[[], object], over: Callable[[Sequence[int], float], bool]) -> "array.array[int]":
+    """Call `run` until `over` is true of the latencies so far and the seconds gone; return nanoseconds."""
+    # An array, not a list: a list of a fast model's runs would show up in the memory figures.
+    latencies = array.array("q")
+    begin = perf_counter_ns()
+    while True:
+        start = perf_counter_ns()
+        run()
+        end = perf_counter_ns()
+        latencies.append(end - start)
+        if over(latencies, (end - begin) / 1e9):
+            return latencies
+
+
+class Canary:
+    """The agent's reference model, run in turn with the model that is measured."""
+
+    def __init__(self, path: str, job: Dict[str, Any]) -> None:
+        runtime = OnnxRuntime()
+        model = runtime.open(path, dict(job, provider=""), polite=True)
+        shapes = resolve_shapes(model.inputs, {}, 1)
+        self.run = model.bind(make_inputs(model.inputs, shapes, "random", 0))
+        self.turns = []  # type: List[List[int]]
+        repeat(self.run, CANARY_WARMUP_S, CANARY_TURN_MIN_RUNS)
+
+    def turn(self) -> None:
+        """Run it for a moment; the first runs find the model's data in the caches and do not count."""
+        repeat(self.run, 0, REWARM_MIN_RUNS)
+        latencies = timed_runs(
+            self.run,
+            lambda latencies, elapsed_s: (
+                elapsed_s >= CANARY_TURN_S and len(latencies) >= CANARY_TURN_MIN_RUNS
+            ),
+        )
+        self.turns.append(list(latencies))
+
+
+class Series:
+    """The timed part: the model and the canary in turns until enough is known.
+
+    Attributes:
+        samples_ns: Every timed inference, in order.
+        groups_ns: Loops of `group_runs` inferences each, one after every sample; empty for slower models.
+        turn_ends: How many samples had been taken at the end of each of the model's turns.
+        longest_stall_ns: Longest time that went by beyond the usual between two ends of runs, timed or not.
+        runs: Inferences of model and canary together.
+    """
+
+    def __init__(self, run: Callable[[], object], canary: Optional[Canary], typical_ns: float) -> None:
+        self.run = run
+        self.canary = canary
+        self.samples_ns = array.array("q")
+        self.groups_ns = array.array("q")
+        fast = typical_ns < GROUP_BELOW_NS
+        self.group_runs = max(2, int(math.ceil(GROUP_BELOW_NS / typical_ns))) if fast else 0
+        self.turn_ends = []  # type: List[int]
+        self.longest_stall_ns = 0
+        self.runs = 0
+        self.spent_ns = 0
+
+    def take(self, over: Callable[[Sequence[int], float], bool]) -> None:
+        """Take samples until `over` is true of them and of the seconds spent on them."""
+        ended = False
+        while not ended:
+            self.canary_turn()
+            rewarm_start = perf_counter_ns()
+            self.runs += repeat(self.run, REWARM_S, REWARM_MIN_RUNS)
+            self.note_stall(perf_counter_ns() - rewarm_start - 1e9 * REWARM_S)
+            ended = self.model_turn(over)
+            self.turn_ends.append(len(self.samples_ns))
+        self.canary_turn()
+
+    def canary_turn(self) -> None:
+        """Let the canary have its turn, if there is one."""
+        if self.canary is None:
+            return
+        start = perf_counter_ns()
+        self.canary.turn()
+        latencies = self.canary.turns[-1]
+        self.runs += len(latencies)
+        self.note_stall(max(latencies) - median(latencies))
+        self.note_stall(perf_counter_ns() - start - sum(latencies) - 2 * REWARM_MIN_RUNS * median(latencies))
+
+    def model_turn(self, over: Callable[[Sequence[int], float], bool]) -> bool:
+        """Take samples for a moment; return whether they are enough."""
+        run, group_runs = self.run, range(self.group_runs)
+        samples, groups = self.samples_ns, self.groups_ns
+        begin = previous = perf_counter_ns()
+        first, stall = len(samples), 0
+        ended = False
+        while not ended:
+            start = perf_counter_ns()
+            run()
+            end = perf_counter_ns()
+            samples.append(end - start)
+            if group_runs:
+                start = perf_counter_ns()
+                for _ in group_runs:
+                    run()
+                end = perf_counter_ns()
+                groups.append(end - start)
+            spent_s = (self.spent_ns + end - begin) / 1e9
+            ended = over(samples, spent_s)
+            stall = max(stall, end - previous)
+            previous = perf_counter_ns()
+            if previous - begin >= 1e9 * TURN_S and len(samples) - first >= TURN_MIN_RUNS:
+                break
+        self.spent_ns += previous - begin
+        taken = len(samples) - first
+        self.runs += taken * (1 + self.group_runs)
+        usual = median(samples[first:]) + (median(groups[first:]) if group_runs else 0)
+        self.note_stall(stall - usual)
+        return ended
+
+    def note_stall(self, nanoseconds: float) -> None:
+        """Remember a stall if it is the longest."""
+        self.longest_stall_ns = max(self.longest_stall_ns, int(nanoseconds))
+
+
+def usage() -> Tuple[int, int]:
+    """Return this process's involuntary context switches and major faults so far."""
+    import resource
+
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    return own.ru_nivcsw, own.ru_majflt
+
+
+class Agent:
+    """The other end: events go out, the job and then words come in."""
+
+    def __init__(self, protocol: TextIO) -> None:
+        self.protocol = protocol
+        self.words = 0
+        self.taken = 0
+        self.arrived = threading.Condition()
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Send one event."""
+        self.protocol.write(json.dumps(dict(fields, event=event)) + "\n")
+        self.protocol.flush()
+
+    def phase(self, name: str) -> None:
+        """Tell that another part of the job begins."""
+        self.emit("phase", phase=name)
+
+    def listen(self, rest: bytes) -> None:
+        """Count the words that arrive, from a thread of its own; end the process where the input ends."""
+        self.words += rest.count(b"\n")
+        # Unbuffered: a reader that holds a buffer's lock while the interpreter ends would abort it.
+        while True:
+            piece = os.read(0, 4096)
+            if not piece:
+                os._exit(1)
+            with self.arrived:
+                self.words += piece.count(b"\n")
+                self.arrived.notify_all()
+
+    def answered(self) -> bool:
+        """Tell, at the cost of a comparison, whether the agent has answered the last event."""
+        return self.words > self.taken
+
+    def wait(self) -> None:
+        """Sleep until the agent answers."""
+        with self.arrived:
+            while not self.answered():
+                self.arrived.wait()
+        self.taken += 1
+
+    def run_meanwhile(self, run: Callable[[], object]) -> int:
+        """Run the model untimed until the agent answers; return how often."""
+        runs = 0
+        while not self.answered():
+            run()
+            runs += 1
+        self.taken += 1
+        return runs
+
+
+def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, Any]:
     """Measure the job's model and return the fields of the result event, times in nanoseconds.
 
     Raises:
         JobError: If the model or the spec cannot be measured.
     """
-    rules = RULES[job["mode"]]
-    announce("load")
-    time.sleep(ANNOUNCEMENT_S)
+    if job["cpu_affinity"]:
+        bind_to(job["cpu_affinity"][:1] if isinstance(runtime, OnnxRuntime) else job["cpu_affinity"])
+    agent.phase("load")
+    # A phase is announced over the network while the next instructions already run.
+    time.sleep(0.05)
+    cold = drop_from_page_cache(job["model_path"])
     memory = Memory()
     memory.mark()
+    limit_memory(job["memory_limit_bytes"])
     start = perf_counter_ns()
-    session = open_session(job["model_path"], job["threads"])
+    model = runtime.load(job["model_path"], job)
     load_ns = perf_counter_ns() - start
     memory.mark()
-    shapes = resolve_shapes(session.get_inputs(), job["input_shapes"])
+    check_precision(model, job["precision"])
+    shapes = resolve_shapes(model.inputs, job["input_shapes"], job["batch_size"])
+    arrays = make_inputs(model.inputs, shapes, job["input_data"], job["seed"])
     try:
-        arrays = random_inputs(session.get_inputs(), shapes, job["seed"])
-    except (MemoryError, OverflowError, ValueError) as error:
-        raise JobError(
-            "invalid_spec", "cannot make the inputs: {}; give smaller shapes".format(one_line(error))
-        ) from error
-    try:
-        run = functools.partial(session.run_with_iobinding, bind(session, arrays))
+        run = model.bind(arrays)
         first_ns = timed_runs(run, lambda latencies, elapsed_s: True)[0]
         memory.mark()
-        announce("warm_up")
-        warmup, samples, warm, sampling = run_series(run, rules, announce)
-    except runtime_errors() as error:
-        raise JobError("invalid_model", "onnxruntime cannot run the model: " + one_line(error)) from error
-    memory.mark()
-    return {
-        "load_ns": load_ns,
-        "first_inference_ns": first_ns,
-        "warmup_ns": list(warmup),
-        "samples_ns": list(samples),
-        "warmup_capped": warm.capped,
-        "interval_reached": sampling.reached,
-        "memory": memory.report(),
-        "input_shapes": shapes,
-        "provider": session.get_providers()[0],
-    }
+        fields = measure_latency(run, job, agent, memory)
+        if job["energy"]:
+            run_for_energy(run, agent)
+        start = perf_counter_ns()
+        runtime.load(job["model_path"], job)
+        warm_load_ns = perf_counter_ns() - start
+        if job["profile"]:
+            agent.phase("profile")
+            fields["operators"] = runtime.profile(job["model_path"], job, arrays)
+    except runtime.errors() as error:
+        raise runtime.fault(error, "run") from error
+    return dict(
+        fields,
+        load_ns=load_ns,
+        load_was_cold=cold,
+        warm_load_ns=warm_load_ns,
+        first_inference_ns=first_ns,
+        memory=memory.report(),
+        gpu_peak_bytes=model.gpu_peak_bytes(),
+        input_shapes=shapes,
+        provider=model.provider,
+        precision=model.precision,
+        spinning=model.spinning,
+    )
 
 
-def run_series(
-    run: Callable[[], object], rules: Rules, announce: Callable[[str], None]
-) -> Tuple["array.array[int]", "array.array[int]", WarmUp, Sampling]:
-    """Warm up and measure; return both series in nanoseconds and how each ended."""
+def bind_to(cpus: Sequence[int]) -> None:
+    """Bind the calling thread, and those it starts from now on, to these processors.
+
+    Raises:
+        JobError: invalid_spec where the system refuses.
+    """
+    try:
+        os.sched_setaffinity(0, cpus)
+    except (AttributeError, OSError) as error:
+        raise JobError(
+            "invalid_spec",
+            "cannot bind threads to the processors {}: {}; choose others or leave cpu_affinity empty".format(
+                ", ".join(map(str, cpus)), one_line(error)
+            ),
+        ) from error
+
+
+def check_precision(model: Model, wanted: Optional[str]) -> None:
+    """Compare what the runtime says of a model with what the spec expects.
+
+    Raises:
+        JobError: invalid_spec where they differ.
+    """
+    if wanted is not None and model.precision is not None and wanted != model.precision:
+        raise JobError(
+            "invalid_spec",
+            "the model is in {}, the spec asks for {}; convert the model first".format(
+                model.precision, wanted
+            ),
+        )
+
+
+def measure_latency(
+    run: Callable[[], object], job: Dict[str, Any], agent: Agent, memory: Memory
+) -> Dict[str, Any]:
+    """Warm up and take the samples; return their fields of the result."""
+    rules = RULES[job["mode"]]
     warm, sampling = WarmUp(rules), Sampling(rules)
+    agent.phase("warm_up")
     gc.collect()
     gc.disable()
     try:
         warmup = timed_runs(run, warm.over)
-        announce("measure")
-        warmup += timed_runs(run, lambda latencies, elapsed_s: elapsed_s >= ANNOUNCEMENT_S)
-        samples = timed_runs(run, sampling.over)
+        memory.mark()
+        canary = None
+        if job["canary_path"] is not None:
+            agent.phase("canary")
+            canary = memory.exclude(lambda: Canary(job["canary_path"], job))
+        agent.emit("settled")
+        agent.run_meanwhile(run)
+        # What the agent does with its answer still sent must not share the window either.
+        repeat(run, 0.05, 1)
+        series = Series(run, canary, median(warmup[-WARMUP_WINDOW:]))
+        switches, faults = usage()
+        series.take(sampling.over)
+        switches_after, faults_after = usage()
+        agent.emit("sampled")
+        agent.run_meanwhile(run)
     finally:
         gc.enable()
-    return warmup, samples, warm, sampling
+    memory.marks[-1] = max(memory.marks[-1], memory.high_water() - memory.foreign)
+    return {
+        "warmup_ns": list(warmup),
+        "samples_ns": list(series.samples_ns),
+        "groups_ns": list(series.groups_ns),
+        "group_runs": series.group_runs,
+        "turn_ends": series.turn_ends,
+        "canary_ns": canary.turns if canary is not None else [],
+        "longest_stall_ns": series.longest_stall_ns,
+        "runs": series.runs,
+        "involuntary_switches": switches_after - switches,
+        "major_faults": faults_after - faults,
+        "warmup_capped": warm.capped,
+        "interval_reached": sampling.reached,
+    }
+
+
+def run_for_energy(run: Callable[[], object], agent: Agent) -> None:
+    """Be quiet, run a loop of inferences, be quiet: the agent reads the board's power meanwhile."""
+    agent.phase("energy")
+    agent.emit("idle")
+    agent.wait()
+    begin_s = time.monotonic()
+    agent.emit("running", begin_s=begin_s)
+    inferences = agent.run_meanwhile(run)
+    agent.emit("stopped", end_s=time.monotonic(), inferences=inferences)
+    agent.wait()
 
 
 def claim_stdout() -> TextIO:
@@ -480,23 +1212,16 @@ def claim_stdout() -> TextIO:
     return protocol
 
 
-def read_job() -> Optional[Dict[str, Any]]:
-    """Return the job, or None where the input ended first."""
-    line = b""
-    while not line.endswith(b"\n"):
-        # Unbuffered: a reader that holds a buffer's lock while the interpreter ends would abort it.
+def read_job() -> Tuple[Optional[Dict[str, Any]], bytes]:
+    """Return the job and what came behind it, or None where the input ended first."""
+    received = b""
+    while b"\n" not in received:
         piece = os.read(0, 65536)
         if not piece:
-            return None
-        line += piece
-    return cast(Dict[str, Any], json.loads(line.decode("utf-8")))
-
-
-def exit_with_the_agent() -> NoReturn:
-    """Wait for the input to end, then end the process, whatever the runtime is doing."""
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
+            return None, b""
+        received += piece
+    line, rest = received.split(b"\n", 1)
+    return cast(Dict[str, Any], json.loads(line.decode("utf-8"))), rest
 
 
 def main() -> None:
@@ -506,34 +1231,30 @@ def main() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != own_folder]
     # A pool of BLAS threads for drawing random numbers would only blur the memory figures.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    protocol = claim_stdout()
-
-    def emit(event: str, **fields: Any) -> None:
-        protocol.write(json.dumps(dict(fields, event=event)) + "\n")
-        protocol.flush()
-
+    offer_to_the_oom_killer()
+    agent = Agent(claim_stdout())
     try:
-        import numpy  # noqa: F401
-        import onnxruntime
+        runtime = RUNTIMES[sys.argv[1]]()
     except ImportError as error:
-        emit("unavailable", message=one_line(error))
+        agent.emit("unavailable", message=one_line(error))
         return
-    emit(
-        "ready",
-        library="onnxruntime",
-        version=onnxruntime.__version__,
-        providers=onnxruntime.get_available_providers(),
-    )
-    job = read_job()
+    agent.emit("ready", library=runtime.library, version=runtime.version, providers=runtime.providers())
+    job, rest = read_job()
     if job is None:
         return
-    threading.Thread(target=exit_with_the_agent, daemon=True).start()
+    threading.Thread(target=agent.listen, args=(rest,), daemon=True).start()
     try:
-        result = measure(job, lambda phase: emit("phase", phase=phase))
+        result = measure(runtime, job, agent)
     except JobError as error:
-        emit("failed", kind=error.kind, message=str(error))
+        agent.emit("failed", kind=error.kind, message=str(error))
+    except MemoryError:
+        agent.emit(
+            "failed",
+            kind="out_of_memory",
+            message="the model needs more memory than the board has left; measure a smaller model or batch",
+        )
     else:
-        emit("result", **result)
+        agent.emit("result", **result)
 
 
 if __name__ == "__main__":

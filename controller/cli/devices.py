@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from controller.cli.options import JsonOption
-from controller.cli.tables import console, print_json, print_table
+from controller.cli.tables import ABSENT, console, print_json, print_table
 from controller.config import home
 from controller.devices.connect import connected, registry
 from controller.devices.description import DeviceDescription
@@ -58,11 +58,7 @@ def show(device: NameArgument, json: JsonOption = False) -> None:
     if json:
         print_json(asdict(found))
         return
-    rows = [
-        (name.replace("_", " "), str(value)) for name, value in asdict(found).items() if name != "runtimes"
-    ]
-    rows += [(f"runtime {r.name}", f"{r.version}: {', '.join(r.providers)}") for r in found.runtimes]
-    print_table(("property", "value"), rows)
+    print_table(("property", "value"), _properties(found))
 
 
 @app.command()
@@ -83,6 +79,28 @@ def remove(device: NameArgument) -> None:
     """Forget a board; the board itself keeps its history."""
     registry(home()).remove(device)
     console().print(f"removed {device}", highlight=False)
+
+
+def _properties(found: DeviceDescription) -> list[tuple[str, str]]:
+    rows = [
+        (name.replace("_", " "), ABSENT if value is None else str(value))
+        for name, value in asdict(found).items()
+        if not isinstance(value, tuple)
+    ]
+    for runtime in found.runtimes:
+        built = f"{runtime.library} {runtime.version}".strip()
+        rows.append((f"runtime {runtime.name}", f"{built}: {', '.join(runtime.providers)}"))
+    rows += [
+        (f"runtime {absent.name}", f"not usable: {absent.reason}") for absent in found.unavailable_runtimes
+    ]
+    for source in found.power_sources:
+        state = (
+            f"not readable: {source.absent_reason}" if source.absent_reason else f"covers the {source.scope}"
+        )
+        rows.append((f"power source {source.name}", state))
+    if not found.power_sources:
+        rows.append(("power sources", f"agent {found.agent_version} names none"))
+    return rows
 
 
 def _name_of(host: str) -> str:

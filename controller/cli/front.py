@@ -1,7 +1,8 @@
 """`edgenas front`."""
 
 from controller.cli.options import JsonOption, RunArgument, StoreOption
-from controller.cli.tables import console, print_json, trial_json, trial_table
+from controller.cli.tables import console, print_flagged, print_json, trial_json, trial_table
+from controller.core.trial import left_out
 
 
 def front(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
@@ -15,10 +16,14 @@ def front(run: RunArgument, store: StoreOption = None, json: JsonOption = False)
     opened = Store(store or store_url())
     found = opened.run(run)
     objectives = run_objectives(found)
-    best = pareto_front(objectives, opened.trials(found.id).trials)
+    trials = opened.trials(found.id).trials
+    best = pareto_front(objectives, trials)
     if json:
         print_json([trial_json(trial) for trial in best])
         return
     confirmed = found.state is RunState.FINISHED
     unconfirmed = "" if confirmed else ", not confirmed yet: measured briefly and with untrained weights"
     console().print(trial_table(best, objectives, title=f"front of run {found.id}{unconfirmed}"))
+    print_flagged(best)
+    if disturbed := left_out(trials):
+        console().print(disturbed, markup=False, highlight=False)

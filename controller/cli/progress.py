@@ -81,6 +81,7 @@ class ProgressDisplay:
             f"{states[TrialState.COMPLETE]} complete",
             f"{states[TrialState.REJECTED]} rejected",
             f"{states[TrialState.FAILED]} failed",
+            f"{states[TrialState.DISTURBED]} left out",
             _summary(progress),
         )
         title = f"front of {len(progress.front)}"

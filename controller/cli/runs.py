@@ -100,6 +100,10 @@ def resume(
     budget: Annotated[
         str | None, typer.Option(help="A new budget for the whole run: candidates or time.")
     ] = None,
+    keep_flagged: Annotated[
+        bool,
+        typer.Option("--keep-flagged", help="From now on choose by figures too that carry disturbing flags."),
+    ] = False,
     take_over: TakeOverOption = False,
     store: StoreOption = None,
     json: JsonOption = False,
@@ -116,7 +120,11 @@ def resume(
     opened.close()
     config = search_config(found.configuration["config"], f"run {found.id}")
     run_and_show(
-        lambda show: resume_run(found.id, url, show, budget=budget, take_over=take_over), config, json=json
+        lambda show: resume_run(
+            found.id, url, show, budget=budget, keep_flagged=keep_flagged, take_over=take_over
+        ),
+        config,
+        json=json,
     )
 
 

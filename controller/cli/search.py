@@ -1,14 +1,16 @@
 """`edgenas search`."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from controller.cli.options import JsonOption, StoreOption
-from controller.cli.tables import console, print_json, trial_json, trial_table
+from controller.cli.tables import console, print_flagged, print_json, trial_json, trial_table
 from controller.core.errors import SearchStoppedError
+from controller.core.trial import Trial, TrialState, left_out
 
 
 def search(
@@ -44,6 +46,13 @@ def search(
     image_size: Annotated[
         int | None, typer.Option(help="Resize a folder's images to this height and width.")
     ] = None,
+    keep_flagged: Annotated[
+        bool,
+        typer.Option(
+            "--keep-flagged",
+            help="Choose by figures too that something else than the model shaped; they are left out otherwise.",
+        ),
+    ] = False,
     patience_s: Annotated[
         float | None, typer.Option(help="Seconds to wait for a device that gives no answer.")
     ] = None,
@@ -65,6 +74,7 @@ def search(
         algorithm=algorithm,
         preset=preset,
         seed=seed,
+        flagged="keep" if keep_flagged else None,
         patience_s=patience_s,
     )
     training = _given(epochs=epochs, batch_size=batch_size, train_images=train_images, image_size=image_size)
@@ -91,26 +101,30 @@ def run_and_show(run: Any, config: Any, *, json: bool) -> None:
             result = run(display)
         except KeyboardInterrupt:
             raise SearchStoppedError(_interrupted(display.run_id)) from None
+    disturbed = left_out(result.trials)
     if json:
-        print_json({"run": result.run_id, "front": [trial_json(trial) for trial in result.front]})
+        front = [trial_json(trial) for trial in result.front]
+        states = Counter(trial.state.value for trial in result.trials)
+        print_json({"run": result.run_id, "front": front, "trials": dict(states)})
         return
     out = console()
     out.print(trial_table(result.front, objectives, title=f"front of run {result.run_id}"))
+    if disturbed:
+        out.print(f"{disturbed}; --keep-flagged chooses by such figures too", markup=False, highlight=False)
     if not result.front:
-        out.print(
-            "no candidate meets every constraint; loosen one, or give the search a larger budget",
-            markup=False,
-        )
+        out.print(_why_empty(result.trials), markup=False, highlight=False)
         return
-    flagged = sum(bool(trial.flags) for trial in result.front)
-    if flagged:
-        out.print(
-            f"{flagged} of {len(result.front)} measurements carry flags: look at their intervals with edgenas benchmarks",
-            markup=False,
-        )
+    print_flagged(result.front)
     out.print(
         f"write one as a project: edgenas generate {result.run_id} --out DIR", markup=False, highlight=False
     )
+
+
+def _why_empty(trials: Sequence[Trial]) -> str:
+    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
+    if failed and len(failed) == len(trials):
+        return f"every candidate failed, the last one because {failed[-1].reason}"
+    return "no candidate meets every constraint; loosen one, or give the search a larger budget"
 
 
 def _interrupted(run_id: str | None) -> str:

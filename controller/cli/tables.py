@@ -1,14 +1,13 @@
 """How figures look in a terminal and in JSON."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from controller.core.measurement import Measurement
 from controller.core.objective import METRICS, Objective
 from controller.core.trial import Trial
 
@@ -77,6 +76,18 @@ def _flags(trial: Trial) -> str:
     return ", ".join(f"{flag}@{device}" for device, flags in trial.flags.items() for flag in flags) or ABSENT
 
 
+def print_flagged(front: Sequence[Trial]) -> None:
+    """Say how many of a front's candidates carry flags, where some do."""
+    flagged = sum(bool(trial.flags) for trial in front)
+    if flagged:
+        console().print(
+            f"{flagged} of {len(front)} carry flags: their figures stand as measured; "
+            "edgenas benchmarks show tells why",
+            markup=False,
+            highlight=False,
+        )
+
+
 def trial_json(trial: Trial) -> dict[str, Any]:
     """Return everything that is known of a trial."""
     return {
@@ -93,57 +104,3 @@ def trial_json(trial: Trial) -> dict[str, Any]:
         "flags": {device: list(flags) for device, flags in trial.flags.items()},
         "architecture": dict(trial.architecture.values),
     }
-
-
-def measurement_json(device: str, measurement: Measurement) -> dict[str, Any]:
-    """Return the figures of a measurement; the energy is null with the reason where nobody measured it."""
-    latency = measurement.latency
-    return {
-        "model": measurement.model_name,
-        "device": device,
-        "runtime": measurement.runtime,
-        "runtime_version": measurement.runtime_version,
-        "provider": measurement.provider,
-        "threads": measurement.threads,
-        "latency_ms": latency.median_ms,
-        "latency_ms_ci_low": latency.median_ci_low_ms,
-        "latency_ms_ci_high": latency.median_ci_high_ms,
-        "latency_ms_p90": latency.p90_ms,
-        "latency_ms_p99": latency.p99_ms,
-        "samples": latency.samples,
-        "load_ms": measurement.load_ms,
-        "first_inference_ms": measurement.first_inference_ms,
-        "peak_memory_mb": measurement.peak_memory_mb,
-        "energy_mj": measurement.energy_mj,
-        "energy_absent_reason": measurement.energy_absent_reason or None,
-        "flags": list(measurement.flags),
-        "request_id": measurement.request_id,
-        "model_sha256": measurement.model_sha256,
-        "started_at": measurement.started_at.isoformat(),
-    }
-
-
-MEASUREMENT_HEADERS = (
-    "model", "device", "runtime", "threads", "latency ms", "95 % interval", "p90 ms", "samples", "load ms", "memory MB", "flags"
-)  # fmt: skip
-
-
-def measurement_row(figures: Mapping[str, Any]) -> list[str]:
-    """Return the row under MEASUREMENT_HEADERS of what `measurement_json` gave."""
-
-    def number(key: str) -> str:
-        return ABSENT if figures[key] is None else f"{figures[key]:.4g}"
-
-    return [
-        figures["model"],
-        figures["device"],
-        figures["runtime_version"],
-        str(figures["threads"]),
-        number("latency_ms"),
-        f"{number('latency_ms_ci_low')} – {number('latency_ms_ci_high')}",
-        number("latency_ms_p90"),
-        str(figures["samples"]),
-        number("load_ms"),
-        number("peak_memory_mb"),
-        ", ".join(figures["flags"]) or ABSENT,
-    ]

@@ -58,6 +58,17 @@ class LatencyStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedLatency:
+    """Loops of several inferences timed as one, divided by their number: free of the timer's own cost."""
+
+    median_ms: float
+    median_ci_low_ms: float
+    median_ci_high_ms: float
+    inferences_per_group: int
+    groups: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryUsage:
     """Resident memory of the process that ran the model, in bytes."""
 
@@ -80,11 +91,113 @@ class Conditions:
     load_average_1min: float | None
     available_memory_bytes: int | None
     cpu_pressure_percent: float | None
+    expected_clock_mhz: float | None = None
+    throttling: tuple[str, ...] = ()
+    power_mode: str | None = None
+    memory_pressure_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """Median latency of the agent's reference model around the samples, and its baseline on this board."""
+
+    before_ms: float
+    after_ms: float
+    baseline_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """Energy of one inference and how it was found.
+
+    Attributes:
+        gross_mj: With what the board draws anyway.
+        net_mj: Without it.
+        idle_mw: Mean power while idle.
+        active_mw: Mean power while running the model.
+        source: Power source, e.g. `ina226`.
+        scope: What it covers: `soc`, `board` or `input`.
+        updates_per_s: New readings of the source per second.
+        inferences: How many shared the energy.
+        modelled: Whether a formula stands in for a sensor.
+        calibration: Correction applied to the readings; empty for none.
+    """
+
+    gross_mj: float
+    net_mj: float
+    idle_mw: float
+    active_mw: float
+    source: str
+    scope: str
+    updates_per_s: float
+    inferences: int
+    modelled: bool
+    calibration: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTime:
+    """Mean time of one inference that is spent in one layer; `calls` is how often it ran in one."""
+
+    layer: str
+    operator_type: str
+    provider: str
+    mean_ms: float
+    calls: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interference:
+    """What else used the board during the timed part; None where it cannot tell.
+
+    `other_cpu_percent` is of one core, `steal_percent` of all cores, `cpu_pressure_percent` of the time.
+    """
+
+    other_cpu_percent: float | None
+    steal_percent: float | None
+    cpu_pressure_percent: float | None
+    involuntary_switches_per_inference: float | None
+    major_faults: int | None
+    swap_ins: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagReason:
+    """A flag and, in one line, the evidence for it."""
+
+    flag: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscardedAttempt:
+    """An attempt whose flags made the agent measure again."""
+
+    median_ms: float
+    samples: int
+    flag_reasons: tuple[FlagReason, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionSettings:
+    """How the runtime was set up."""
+
+    intra_op_threads: int
+    inter_op_threads: int
+    execution_mode: str
+    spinning: bool
+    cpu_affinity: tuple[int, ...]
+
+
+CONTAMINATING = frozenset({"THROTTLED", "FREQ", "DRIFT", "NOISE", "MEM", "UNSTABLE", "CANARY"})
+"""Flags that say that something else than the model shaped the figures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Figures of one model on one board, measured, never estimated.
+
+    What has a default was added later: None or empty where an older agent did not tell it.
 
     Attributes:
         request_id: The benchmark's id in the agent's own history.
@@ -109,6 +222,25 @@ class Measurement:
         before: The board before the measurement.
         after: The board after it.
         flags: What a reader of the figures must know, e.g. `CI_NOT_REACHED`.
+        flag_reasons: Why each of them was raised.
+        precision: Number format of the model, e.g. `float32`.
+        batch_size: Size of the axes that the model leaves open for it.
+        input_data: What the inputs held, `random` or `zeros`.
+        seed: Of the random input data.
+        load_was_cold: Whether load_ms read the file from the disk, not from the page cache.
+        warm_load_ms: Time to load the same file once more.
+        grouped: Present where one inference takes less than 1 ms.
+        canary: None where the reference model could not be run.
+        drift_corrected_ms: The median as it would have been at the canary's baseline speed.
+        energy: How energy_mj came about; None where it is.
+        operators: Where the time goes, largest share first; empty where nobody asked.
+        interference: What else used the board.
+        discarded_attempts: Earlier attempts whose flags made the agent measure again.
+        execution: How the runtime was set up.
+        gpu_peak_bytes: Largest memory allocated on the GPU; None where none was used.
+        gate_wait_s: Time that the agent waited for a cool and quiet board.
+        agent_version: Version of the agent that measured.
+        kernel_release: Its kernel, as `uname -r` prints it.
     """
 
     request_id: str
@@ -133,6 +265,35 @@ class Measurement:
     before: Conditions
     after: Conditions
     flags: tuple[str, ...]
+    flag_reasons: tuple[FlagReason, ...] = ()
+    precision: str | None = None
+    batch_size: int | None = None
+    input_data: str | None = None
+    seed: int | None = None
+    load_was_cold: bool | None = None
+    warm_load_ms: float | None = None
+    grouped: GroupedLatency | None = None
+    canary: Canary | None = None
+    drift_corrected_ms: float | None = None
+    energy: Energy | None = None
+    operators: tuple[OperatorTime, ...] = ()
+    interference: Interference | None = None
+    discarded_attempts: tuple[DiscardedAttempt, ...] = ()
+    execution: ExecutionSettings | None = None
+    gpu_peak_bytes: int | None = None
+    gate_wait_s: float | None = None
+    agent_version: str | None = None
+    kernel_release: str | None = None
+
+    @property
+    def contaminated(self) -> tuple[str, ...]:
+        """The flags that say that something else than the model shaped the figures."""
+        return tuple(flag for flag in self.flags if flag in CONTAMINATING)
+
+    @property
+    def energy_is_modelled(self) -> bool:
+        """Whether energy_mj comes from a formula rather than from a sensor."""
+        return self.energy is not None and self.energy.modelled
 
     @property
     def peak_memory_mb(self) -> float:
@@ -141,13 +302,13 @@ class Measurement:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The figures by metric name; what was not measured is absent."""
+        """The figures by metric name; what was not measured, but modelled or unknown, is absent."""
         figures = {
             "latency_ms": self.latency.median_ms,
             "latency_ms_p90": self.latency.p90_ms,
             "peak_memory_mb": self.peak_memory_mb,
             "load_ms": self.load_ms,
             "first_inference_ms": self.first_inference_ms,
-            "energy_mj": self.energy_mj,
+            "energy_mj": None if self.energy_is_modelled else self.energy_mj,
         }
         return {name: value for name, value in figures.items() if value is not None}

@@ -1,10 +1,12 @@
 """One candidate's history."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from controller.core.architecture import Architecture
+from controller.core.measurement import CONTAMINATING
 
 
 class TrialState(Enum):
@@ -18,6 +20,8 @@ class TrialState(Enum):
     """Breaks a constraint by analysis or by measurement; never trained."""
     FAILED = "failed"
     """Could not be measured or trained; the reason is kept."""
+    DISTURBED = "disturbed"
+    """Measured while something else shaped the figures, twice; they are kept, but nothing is chosen by them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,3 +68,21 @@ class Trial:
     def feasible(self) -> bool:
         """Whether it is complete and meets every constraint."""
         return self.state is TrialState.COMPLETE and self.violation == 0
+
+
+def left_out(trials: Sequence[Trial]) -> str:
+    """Return how many trials were left out for their flags, and which those were; empty where none was."""
+    disturbed = [trial for trial in trials if trial.state is TrialState.DISTURBED]
+    if not disturbed:
+        return ""
+    flags = Counter(
+        f"{flag}@{device}"
+        for trial in disturbed
+        for device, raised in trial.flags.items()
+        for flag in raised
+        if flag in CONTAMINATING
+    )
+    counts = ", ".join(f"{flag} {count}" for flag, count in flags.most_common())
+    return (
+        f"{len(disturbed)} of {len(trials)} candidates were left out, measured under disturbance ({counts})"
+    )

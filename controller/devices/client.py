@@ -3,7 +3,8 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from datetime import datetime
 from types import TracebackType
 from typing import TypeVar
@@ -20,6 +21,7 @@ from edgenas.v1 import (
 
 from controller.core.errors import BenchmarkFailedError, DeviceError, DeviceUnreachableError, NotFoundError
 from controller.core.measurement import ExportedModel, Measurement, MeasurementMode
+from controller.core.options import MeasurementOptions
 from controller.devices import conversion
 from controller.devices.description import DeviceDescription
 
@@ -32,6 +34,9 @@ _DEADLINE_S = 15.0
 _SLOWEST_UPLOAD_BYTES_PER_S = 250_000
 _CHUNK_BYTES = 1 << 20
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
+_OLDEST_OPTIONS = {"threads", "input_shapes", "seed"}  # every agent heeds them
+_ANSWERED_OPTIONS = {"energy", "power_source", "macs"}  # an agent that has no energy says so itself
+_DEFAULTS = MeasurementOptions()
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -104,8 +109,7 @@ class DeviceClient:
         request_id: str,
         model_name: str,
         mode: MeasurementMode,
-        threads: int = 0,
-        input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        options: MeasurementOptions = _DEFAULTS,
         on_event: Callable[[str], object] = lambda _: None,
     ) -> Measurement:
         """Return the model's figures on this board, waiting for its turn.
@@ -118,25 +122,19 @@ class DeviceClient:
             request_id: Names this measurement.
             model_name: For people who read the agent's history.
             mode: How thorough to be.
-            threads: Threads inside one operator; 0 for the number of physical cores.
-            input_shapes: Shapes for inputs whose axes the model leaves open.
+            options: How to measure.
             on_event: Told in a few words what happens.
 
         Raises:
             DeviceUnreachableError: If the agent stays away.
             BenchmarkFailedError: If the agent could not measure the model.
+            DeviceError: If the agent is too old to know one of the options.
         """
-        shapes = [
-            benchmark_pb2.InputShape(name=name, dimensions=shape)
-            for name, shape in (input_shapes or {}).items()
-        ]
         request = benchmark_pb2.RunBenchmarkRequest(
             request_id=request_id,
             model_sha256=model.sha256,
             model_name=model_name,
-            spec=benchmark_pb2.BenchmarkSpec(
-                runtime=model.format.value, threads=threads, input_shapes=shapes, mode=conversion.MODES[mode]
-            ),
+            spec=conversion.spec(options, model.format.value, mode),
         )
 
         def attempt() -> Measurement:
@@ -150,35 +148,68 @@ class DeviceClient:
             self._upload(model)
             return self._run(request, on_event)
 
-        return self._patiently(attempt)
+        measured = self._patiently(attempt)
+        self._refuse_if_ignored(options, measured)
+        return measured
+
+    def cancel(self, request_id: str) -> bool:
+        """End a waiting or running job; return whether there was one to end.
+
+        Raises:
+            NotFoundError: If the board knows no such job.
+            DeviceUnreachableError: If the agent stays away.
+        """
+        request = benchmark_pb2.CancelBenchmarkRequest(request_id=request_id)
+        return self._patiently(
+            lambda: self._benchmarks.CancelBenchmark(request, timeout=_DEADLINE_S)
+        ).cancelled
 
     def benchmarks(
         self,
         *,
         model_sha256: str = "",
+        model_name: str = "",
         runtime: str = "",
         started_after: datetime | None = None,
+        started_before: datetime | None = None,
+        flagged: bool | None = None,
         limit: int = 50,
     ) -> list[Measurement]:
         """Return past benchmarks of the board, newest first, without raw samples.
 
         Args:
             model_sha256: Only this model; empty for all.
+            model_name: Only models of this name; empty for all.
             runtime: Only this runtime; empty for all.
             started_after: Only benchmarks started then or later; None for all.
+            started_before: Only benchmarks started before that; None for all.
+            flagged: Only benchmarks that carry flags, or only those that carry none; None for all.
             limit: At most this many.
 
         Raises:
             DeviceUnreachableError: If the agent stays away.
         """
-        request = benchmark_pb2.ListBenchmarksRequest(model_sha256=model_sha256, runtime=runtime)
+        request = benchmark_pb2.ListBenchmarksRequest(
+            model_sha256=model_sha256, model_name=model_name, runtime=runtime, flagged=flagged
+        )
         if started_after is not None:
             request.started_after.FromDatetime(started_after)
+        if started_before is not None:
+            request.started_before.FromDatetime(started_before)
+
+        def wanted(measured: Measurement) -> bool:
+            """Filter once more what an agent answers that is older than a filter and ignored it."""
+            return (
+                (not model_name or measured.model_name == model_name)
+                and (started_before is None or measured.started_at < started_before)
+                and (flagged is None or bool(measured.flags) == flagged)
+            )
+
         found: list[Measurement] = []
         while len(found) < limit:
             request.page_size = min(500, limit - len(found))
             page = self._patiently(lambda: self._benchmarks.ListBenchmarks(request, timeout=_DEADLINE_S))
-            found += [conversion.measurement(record) for record in page.benchmarks]
+            found += filter(wanted, map(conversion.measurement, page.benchmarks))
             if not page.next_page_token:
                 break
             request.page_token = page.next_page_token
@@ -225,8 +256,7 @@ class DeviceClient:
                 case "started":
                     on_event("started")
                 case "progress":
-                    phase = benchmark_pb2.BenchmarkPhase.Name(event.progress.phase)
-                    on_event(phase.removeprefix("BENCHMARK_PHASE_").replace("_", " ").lower())
+                    on_event(conversion.progress(event.progress))
                 case "failure":
                     raise BenchmarkFailedError(
                         f"device {self.name!r} could not measure {request.model_name!r}: {event.failure.message}"
@@ -236,6 +266,20 @@ class DeviceClient:
         raise DeviceError(
             f"device {self.name!r} ended job {request.request_id} without a result; update its agent"
         )
+
+    def _refuse_if_ignored(self, options: MeasurementOptions, measured: Measurement) -> None:
+        """Refuse figures of an agent that predates what was asked: it ignored it, and measured something else."""
+        newer = [
+            entry.name
+            for entry in fields(options)
+            if entry.name not in _OLDEST_OPTIONS | _ANSWERED_OPTIONS
+            and getattr(options, entry.name) != getattr(_DEFAULTS, entry.name)
+        ]
+        if newer and measured.agent_version is None:
+            raise DeviceError(
+                f"device {self.name!r} measured {measured.model_name!r} without heeding {', '.join(newer)}: "
+                "its agent is too old to know that; update edgenas there"
+            )
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Return what call returns, trying again with growing pauses while the agent gives no answer.

@@ -3,14 +3,41 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+MODELLED = "modelled"
+"""The power source that is a formula."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeDescription:
-    """Something on the board that runs models."""
+    """Something on the board that runs models; `library` is empty where an older agent does not tell it."""
 
     name: str
     version: str
     providers: tuple[str, ...]
+    library: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnavailableRuntime:
+    """A runtime that the agent knows and cannot use; the reason says what to do about it."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerSource:
+    """Somewhere that the board's power might be read.
+
+    Attributes:
+        name: What to ask for, e.g. `ina226`.
+        scope: What it covers: `soc`, `board` or `input`.
+        absent_reason: Why it cannot be read and what to do; empty where it can.
+    """
+
+    name: str
+    scope: str
+    absent_reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +46,7 @@ class DeviceDescription:
 
     Attributes:
         boot_id: Identifies this boot of the board's kernel.
+        power_sources: Best first; an older agent names none, and measures no energy.
     """
 
     protocol_version: int
@@ -36,11 +64,27 @@ class DeviceDescription:
     runtimes: tuple[RuntimeDescription, ...]
     boot_id: str | None
     model_size_limit_bytes: int
+    unavailable_runtimes: tuple[UnavailableRuntime, ...] = ()
+    power_sources: tuple[PowerSource, ...] = ()
 
     @property
     def shares_processor(self) -> bool:
         """Whether the board is the machine that this process runs on."""
         return self.boot_id is not None and self.boot_id == _own_boot_id()
+
+    @property
+    def energy_absent_reason(self) -> str:
+        """Why nothing here measures what a processor's inference takes; empty where something does.
+
+        A model of the energy is no measurement, and a graphics card's own sensor sees no processor.
+        """
+        sensors = [s for s in self.power_sources if s.name != MODELLED and s.scope != "gpu"]
+        if any(not sensor.absent_reason for sensor in sensors):
+            return ""
+        if not self.power_sources:
+            return f"its agent {self.agent_version} names no power source"
+        reasons = [f"{sensor.name}: {sensor.absent_reason}" for sensor in sensors]
+        return "; ".join(reasons) or "what it has is a model or sees a graphics card alone"
 
 
 def _own_boot_id() -> str | None:

@@ -1,8 +1,12 @@
-"""The state of the board around a measurement, read from the kernel's files below a root path."""
+"""The state of the board around a measurement, read below a root path."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from device_agent.board.clock import mean_clock_mhz
+from device_agent.board.commands import run_tool
+from device_agent.board.files import find_number, find_text, read_number, read_text
+from device_agent.board.throttling import read_throttling
 
 # Zones whose sensor is off report values such as -274 °C: nothing a running board can have.
 PLAUSIBLE_C = range(-40, 151)
@@ -12,8 +16,15 @@ PLAUSIBLE_C = range(-40, 151)
 class Conditions:
     """What the board tells about itself at one moment; what it cannot tell is None.
 
-    `temperature_c` is of the hottest zone, `clock_mhz` the mean of the cores, `governor` of the first core;
-    `cpu_pressure_percent` is the share of ten seconds in which some task waited for a CPU.
+    Attributes:
+        temperature_c: Of the hottest zone.
+        clock_mhz: Mean of the cores; on a Raspberry Pi as its firmware measures it.
+        governor: Of the first core.
+        cpu_pressure_percent: Share of ten seconds in which some task waited for a CPU;
+            `memory_pressure_percent` for memory.
+        expected_clock_mhz: What the clock should be under load; reading the board does not tell it.
+        throttling: Names of what slows the board down right now; empty where nothing does.
+        power_mode: A Jetson's, e.g. "MAXN".
     """
 
     temperature_c: float | None = None
@@ -22,73 +33,57 @@ class Conditions:
     load_average_1min: float | None = None
     available_memory_bytes: int | None = None
     cpu_pressure_percent: float | None = None
+    expected_clock_mhz: float | None = None
+    throttling: tuple[str, ...] = ()
+    power_mode: str | None = None
+    memory_pressure_percent: float | None = None
 
 
-def read_conditions(root: Path = Path("/")) -> Conditions:
-    """Return the conditions now, from `proc` and `sys` below `root`."""
+def read_conditions(root: Path = Path("/"), *, with_power_mode: bool = True) -> Conditions:
+    """Return the conditions now, from the kernel's files and the vendor's programs below `root`.
+
+    The power mode, which changes when somebody changes it, can be left out by who reads often: asking for it
+    starts a program.
+    """
     return Conditions(
-        temperature_c=_temperature_c(root),
-        clock_mhz=_clock_mhz(root),
+        temperature_c=read_temperature_c(root),
+        clock_mhz=mean_clock_mhz(root),
         governor=read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        load_average_1min=_load_average(root),
-        available_memory_bytes=_available_memory_bytes(root),
-        cpu_pressure_percent=_cpu_pressure_percent(root),
+        load_average_1min=find_number(r"^(\S+)", read_text(root / "proc/loadavg")),
+        available_memory_bytes=available_memory_bytes(root),
+        cpu_pressure_percent=_pressure_percent(root, "cpu"),
+        throttling=read_throttling(root).active,
+        power_mode=power_mode(root) if with_power_mode else None,
+        memory_pressure_percent=_pressure_percent(root, "memory"),
     )
 
 
-def read_text(path: Path) -> str | None:
-    """Return a kernel file's text without surrounding blanks and NULs; None where there is none to read."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        # Absent, or a sensor that answers with EAGAIN or ENODATA: either way the board does not tell.
-        return None
-    return text.strip("\0 \t\n") or None
-
-
-def read_number(path: Path) -> float | None:
-    """Return the number that a kernel file holds; None where there is none."""
-    return _number(read_text(path))
-
-
-def _number(text: str | None) -> float | None:
-    if text is None or not re.fullmatch(r"-?\d+(\.\d+)?", text):
-        return None
-    return float(text)
-
-
-def _first_group(pattern: str, text: str | None) -> float | None:
-    match = re.search(pattern, text or "", re.MULTILINE)
-    return _number(match.group(1)) if match else None
-
-
-def _temperature_c(root: Path) -> float | None:
-    zones = sorted(root.glob("sys/class/thermal/thermal_zone*/temp"))
-    readings = [value / 1000 for value in map(read_number, zones) if value is not None]
-    plausible = [value for value in readings if PLAUSIBLE_C.start <= value < PLAUSIBLE_C.stop]
-    return max(plausible, default=None)
-
-
-def _clock_mhz(root: Path) -> float | None:
-    files = sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"))
-    clocks = [value / 1000 for value in map(read_number, files) if value is not None]
-    if not clocks:
-        # Virtual machines have no cpufreq, but x86 kernels still print a clock.
-        text = read_text(root / "proc/cpuinfo") or ""
-        clocks = [
-            float(value) for value in re.findall(r"^cpu MHz\s*:\s*(\d+(?:\.\d+)?)$", text, re.MULTILINE)
-        ]
-    return sum(clocks) / len(clocks) if clocks else None
-
-
-def _load_average(root: Path) -> float | None:
-    return _first_group(r"^(\S+)", read_text(root / "proc/loadavg"))
-
-
-def _available_memory_bytes(root: Path) -> int | None:
-    kib = _first_group(r"^MemAvailable:\s*(\d+) kB", read_text(root / "proc/meminfo"))
+def available_memory_bytes(root: Path = Path("/")) -> int | None:
+    """Return what a new process could be given without swapping."""
+    kib = find_number(r"^MemAvailable:\s*(\d+) kB", read_text(root / "proc/meminfo"))
     return None if kib is None else int(kib) * 1024
 
 
-def _cpu_pressure_percent(root: Path) -> float | None:
-    return _first_group(r"^some avg10=(\S+)", read_text(root / "proc/pressure/cpu"))
+def power_mode(root: Path = Path("/")) -> str | None:
+    """Return a Jetson's power mode; None on other boards.
+
+    `nvpmodel -q` prints `NV Power Mode: MODE_15W_6CORE`, then the mode's number on a line of its own; some
+    releases tell of the fan first.
+    """
+    return find_text(r"^NV Power Mode: *(\S+)", run_tool(root, "nvpmodel", "-q"))
+
+
+def zone_temperatures_c(root: Path = Path("/")) -> tuple[float, ...]:
+    """Return the plausible temperatures of the thermal zones."""
+    zones = sorted(root.glob("sys/class/thermal/thermal_zone*/temp"))
+    readings = [value / 1000 for value in map(read_number, zones) if value is not None]
+    return tuple(value for value in readings if PLAUSIBLE_C.start <= value < PLAUSIBLE_C.stop)
+
+
+def read_temperature_c(root: Path) -> float | None:
+    """Return the temperature of the hottest zone in °C; None where no zone tells a plausible one."""
+    return max(zone_temperatures_c(root), default=None)
+
+
+def _pressure_percent(root: Path, resource: str) -> float | None:
+    return find_number(r"^some avg10=(\S+)", read_text(root / f"proc/pressure/{resource}"))

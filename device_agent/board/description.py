@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from device_agent.board.conditions import read_text
+from device_agent.board.files import read_text
 
 # Arm's own cores by part number; x86 kernels print a name, arm64 kernels only this number.
 # Source: util-linux, sys-utils/lscpu-arm.c.

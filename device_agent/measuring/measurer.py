@@ -1,49 +1,90 @@
-"""Turns one request into one record: keeps a worker ready, drives it, and puts its figures in context."""
+"""Turns one request into one record: keeps a worker ready, tries until the figures are clean, keeps the best."""
 
 import logging
+import platform
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from device_agent import __version__
 from device_agent.benchmark import (
+    CONTAMINATING,
     BenchmarkRecord,
     BenchmarkRequest,
+    DiscardedAttempt,
     FailureReason,
-    Flag,
     Measurement,
-    ModelFormat,
     Phase,
+    Precision,
+    Progress,
     RuntimeDescription,
+    UnavailableRuntime,
 )
-from device_agent.board.conditions import Conditions, read_conditions
 from device_agent.errors import (
     BenchmarkFailedError,
     RuntimeStartingError,
     RuntimeUnavailableError,
     WorkerLostError,
 )
-from device_agent.measuring.latency import summarise
-from device_agent.measuring.worker_process import StopSignal, WorkerProcess, WorkerResult
+from device_agent.measuring.attempt import Attempt, Bench
+from device_agent.measuring.baselines import Baselines
+from device_agent.measuring.gate import LIMIT_S as GATE_LIMIT_S
+from device_agent.measuring.gate import Gate, GateOutcome
+from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
+from device_agent.measuring.worker_process import StopSignal, WorkerProcess
+from device_agent.runtimes.catalogue import RUNTIMES, look_up, offered
 
 logger = logging.getLogger(__name__)
 
-ENERGY_ABSENT_REASON = "this agent reads no power sensor yet"
 # Every caller that waits holds a thread of the server, and importing from an SD card takes tens of seconds.
 RUNTIME_WAIT_S = 2.0
+RETRIES = 2
+# The runtime that a worker is kept ready for.
+USUAL_RUNTIME = "onnx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuringConfig:
+    """How the agent measures.
+
+    Attributes:
+        worker_python: Python that runs the models.
+        job_timeout_s: Longest time that a job may have the board.
+        gate_limit_s: Longest wait for a cool and quiet board; 0 for none.
+        retries: Further attempts where flags say that something disturbed the figures.
+        power: Where power is read.
+        root: Where the board's files are read.
+    """
+
+    worker_python: str
+    job_timeout_s: float
+    gate_limit_s: float = GATE_LIMIT_S
+    retries: int = RETRIES
+    power: PowerOptions = field(default_factory=PowerOptions)
+    root: Path = Path("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtimes:
+    """What a worker's Python has, and what it has not."""
+
+    available: tuple[RuntimeDescription, ...]
+    missing: tuple[UnavailableRuntime, ...]
 
 
 class Measurer:
-    """Measures models in fresh workers. One thread drives it; `runtime()` may be called from any."""
+    """Measures models in fresh workers. One thread drives it; `runtimes()` may be called from any."""
 
-    def __init__(self, *, worker_python: str, job_timeout_s: float, root: Path = Path("/")) -> None:
-        self._worker_python = worker_python
-        self._job_timeout_s = job_timeout_s
-        self._root = root
+    def __init__(self, config: MeasuringConfig, baselines: Baselines) -> None:
+        self.config = config
+        self._bench = Bench(config.root, baselines)
+        self._gate = Gate(config.root, baselines, config.gate_limit_s)
         self._spare: WorkerProcess | None = None
         self._lookup = threading.Condition()
-        self._runtime: RuntimeDescription | RuntimeUnavailableError | None = None
+        self._described: dict[str, RuntimeDescription | UnavailableRuntime] = {}
 
     def prepare(self) -> None:
         """Start the next job's worker unless it already waits, so that a job finds its runtime imported.
@@ -55,29 +96,41 @@ class Measurer:
         """
         if self._spare is not None and self._spare.alive():
             return
+        self.release()
         try:
-            self.release()
-            self._spare, found = self._start_worker()
+            self._spare = self._start_worker(USUAL_RUNTIME)
+        finally:
+            for name in RUNTIMES:
+                if name not in self._described:
+                    self._describe(look_up(self.config.worker_python, name))
+
+    def _start_worker(self, runtime: str) -> WorkerProcess:
+        python = self.config.worker_python
+        try:
+            worker = WorkerProcess(python, runtime)
+            try:
+                self._describe(offered(worker.greet()))
+            except BaseException:
+                worker.close()
+                raise
+            return worker
         except RuntimeUnavailableError as error:
-            self._set_runtime(error)
+            self._describe(UnavailableRuntime(name=runtime, reason=str(error)))
             raise
         except Exception as error:
             # The one thread that measures must outlive a defect, and who waits for the runtime be answered.
-            logger.exception("starting a worker under '%s' hit a defect of the agent", self._worker_python)
-            unavailable = RuntimeUnavailableError(
-                f"the agent failed to start a worker under '{self._worker_python}': {error!r}; its log tells more"
-            )
-            self._set_runtime(unavailable)
-            raise unavailable from error
-        self._set_runtime(found)
+            logger.exception("starting a worker under '%s' hit a defect of the agent", python)
+            reason = f"the agent failed to start a worker under '{python}': {error!r}; its log tells more"
+            self._describe(UnavailableRuntime(name=runtime, reason=reason))
+            raise RuntimeUnavailableError(reason) from error
 
-    def _start_worker(self) -> tuple[WorkerProcess, RuntimeDescription]:
-        worker = WorkerProcess(self._worker_python)
-        try:
-            return worker, worker.greet()
-        except BaseException:
-            worker.close()
-            raise
+    def _take_worker(self, runtime: str) -> WorkerProcess:
+        if runtime != USUAL_RUNTIME:
+            return self._start_worker(runtime)
+        self.prepare()
+        worker, self._spare = self._spare, None
+        assert worker is not None
+        return worker
 
     def release(self) -> None:
         """Let the waiting worker go, so that an idle agent costs the board little memory."""
@@ -85,23 +138,24 @@ class Measurer:
             self._spare.close()
             self._spare = None
 
-    def runtime(self) -> RuntimeDescription:
-        """Return the runtime that workers use, waiting a little for the first worker to tell.
+    def runtimes(self) -> Runtimes:
+        """Return what can run models here, waiting a little for the first worker to tell.
 
         Raises:
             RuntimeStartingError: If the first worker has not told yet.
-            RuntimeUnavailableError: If the last worker could not be started.
         """
         with self._lookup:
-            if not self._lookup.wait_for(lambda: self._runtime is not None, timeout=RUNTIME_WAIT_S):
+            if not self._lookup.wait_for(lambda: len(self._described) == len(RUNTIMES), RUNTIME_WAIT_S):
                 raise RuntimeStartingError("the agent is still importing its runtime; try again")
-            if isinstance(self._runtime, RuntimeDescription):
-                return self._runtime
-            raise RuntimeUnavailableError(str(self._runtime))
+            known = [self._described[name] for name in RUNTIMES]
+        return Runtimes(
+            available=tuple(entry for entry in known if isinstance(entry, RuntimeDescription)),
+            missing=tuple(entry for entry in known if isinstance(entry, UnavailableRuntime)),
+        )
 
-    def _set_runtime(self, found: RuntimeDescription | RuntimeUnavailableError) -> None:
+    def _describe(self, found: RuntimeDescription | UnavailableRuntime) -> None:
         with self._lookup:
-            self._runtime = found
+            self._described[found.name] = found
             self._lookup.notify_all()
 
     def measure(
@@ -109,84 +163,228 @@ class Measurer:
         request: BenchmarkRequest,
         model_path: Path,
         stop: StopSignal,
-        on_phase: Callable[[Phase], None],
+        on_progress: Callable[[Progress], None],
     ) -> BenchmarkRecord:
-        """Measure one model in a worker of its own.
+        """Measure one model, each attempt in a worker of its own.
+
+        An attempt whose flags say that something disturbed it is followed by another; published is the
+        cleanest one, the latest of equals.
 
         Args:
             request: What to measure and how.
             model_path: The model's file.
             stop: Ends the job from another thread.
-            on_phase: Called, from this thread, at the start of every phase.
+            on_progress: Called, from this thread, as the job goes on.
 
         Raises:
             BenchmarkFailedError: If the model cannot be measured or the job was ended.
             RuntimeUnavailableError: If no worker can be started.
         """
+        started_at = datetime.now(timezone.utc)
+        job = _Job(request, model_path, stop, on_progress, self._deadline_s(request), started_at)
+        precision = self._inspect(job)
+        attempts: list[Attempt] = []
+        waited_s = 0.0
         try:
-            return self._measure_once(request, model_path, stop, on_phase)
+            while len(attempts) <= self.config.retries:
+                job.attempt = len(attempts) + 1
+                try:
+                    found, gate = self._attempt(job)
+                except BenchmarkFailedError as error:
+                    if attempts and error.reason is FailureReason.TIMED_OUT:
+                        # No time for another attempt: what there is, is published with its flags.
+                        break
+                    raise
+                waited_s += gate.waited_s
+                attempts.append(found)
+                if not contaminated(found):
+                    break
+                logger.info(
+                    "%s: attempt %d carries flags: %s", request.request_id, job.attempt, _texts(found)
+                )
+        finally:
+            self._gate.job_ended()
+        best = min(reversed(attempts), key=contaminated)
+        return self._record(
+            job, best, [entry for entry in attempts if entry is not best], precision, waited_s
+        )
+
+    def _deadline_s(self, request: BenchmarkRequest) -> float:
+        limit_s = self.config.job_timeout_s
+        if request.spec.time_limit_s is not None:
+            limit_s = min(limit_s, request.spec.time_limit_s)
+        return time.monotonic() + limit_s
+
+    def _inspect(self, job: "_Job") -> Precision | None:
+        """Look at the model's file before a runtime does; return its precision where the file tells."""
+        spec = job.request.spec
+        found = RUNTIMES[spec.runtime].inspect(job.model_path)
+        if spec.precision is not None and found is not None and spec.precision is not found:
+            raise BenchmarkFailedError(
+                FailureReason.INVALID_SPEC,
+                f"the model is in {found.value}, the spec asks for {spec.precision.value}; convert the model first",
+            )
+        return found
+
+    def _attempt(self, job: "_Job") -> tuple[Attempt, GateOutcome]:
+        try:
+            return self._attempt_once(job)
         except WorkerLostError as error:
             # A worker that waits for long may be ended by whoever is short of memory.
-            logger.info("measuring %s with another worker: %s", request.request_id, error)
-            return self._measure_once(request, model_path, stop, on_phase)
+            logger.info("measuring %s with another worker: %s", job.request.request_id, error)
+            return self._attempt_once(job)
 
-    def _measure_once(
-        self,
-        request: BenchmarkRequest,
-        model_path: Path,
-        stop: StopSignal,
-        on_phase: Callable[[Phase], None],
-    ) -> BenchmarkRecord:
-        started_at = datetime.now(timezone.utc)
-        self.prepare()
-        worker, self._spare = self._spare, None
-        assert worker is not None
+    def _attempt_once(self, job: "_Job") -> tuple[Attempt, GateOutcome]:
+        spec = job.request.spec
+        worker = self._take_worker(spec.runtime)
+        power: PowerPlan | None = None
         try:
-            stop.attach(worker)
-            before = read_conditions(self._root)
-            result = worker.measure(request, model_path, self._job_timeout_s, on_phase)
-            after = read_conditions(self._root)
+            job.stop.attach(worker)
+            self._check_provider(spec.runtime, spec.provider)
+            gate = self._wait_at_the_gate(job, worker)
+            power = plan_power(self.config.root, self.config.power, spec, job.model_path, job.wait)
+            runtime = self._described[spec.runtime]
+            assert isinstance(runtime, RuntimeDescription)
+            found = self._bench.attempt(
+                worker,
+                spec,
+                job.model_path,
+                library=f"{runtime.library} {runtime.version}",
+                gate=gate,
+                power=power,
+                deadline_s=job.deadline_s,
+                on_phase=job.phase,
+            )
         except BenchmarkFailedError as error:
-            if stop.requested and error.reason is FailureReason.WORKER_DIED:
+            if job.stop.requested:
                 raise BenchmarkFailedError(
                     FailureReason.CANCELLED, "the benchmark was cancelled while it ran"
                 ) from error
             raise
         finally:
-            stop.detach()
+            job.stop.detach()
             worker.close()
-        runtime = self.runtime()
+            if power is not None:
+                power.close()
+        return found, gate
+
+    def _check_provider(self, runtime: str, provider: str) -> None:
+        found = self._described[runtime]
+        if provider and isinstance(found, RuntimeDescription) and provider not in found.providers:
+            raise BenchmarkFailedError(
+                FailureReason.INVALID_SPEC,
+                f"the installed build of {found.library} {found.version} has no {provider}; it has "
+                f"{', '.join(found.providers)}; install another build, or name another --worker-python",
+            )
+
+    def _wait_at_the_gate(self, job: "_Job", worker: WorkerProcess) -> GateOutcome:
+        if self.config.gate_limit_s > 0:
+            job.phase(Phase.GATE)
+
+        def pause(seconds: float) -> bool:
+            job.wait(seconds)
+            return time.monotonic() > job.deadline_s
+
+        return self._gate.wait((worker.pid,), lambda text: job.phase(Phase.GATE, text), pause)
+
+    def _record(
+        self,
+        job: "_Job",
+        best: Attempt,
+        others: list[Attempt],
+        precision: Precision | None,
+        waited_s: float,
+    ) -> BenchmarkRecord:
+        request, result = job.request, best.result
+        runtime = self._described[request.spec.runtime]
+        assert isinstance(runtime, RuntimeDescription)
         return BenchmarkRecord(
             request_id=request.request_id,
             model_sha256=request.model_sha256,
             model_name=request.model_name,
-            model_format=ModelFormat.ONNX,
-            spec=replace(request.spec, input_shapes=result.input_shapes),
-            started_at=started_at,
+            model_format=RUNTIMES[request.spec.runtime].format,
+            spec=replace(
+                request.spec,
+                input_shapes=result.input_shapes,
+                provider=result.provider,
+                precision=precision or result.precision,
+            ),
+            started_at=job.started_at,
             finished_at=datetime.now(timezone.utc),
-            measurement=_measurement(result, f"{runtime.library} {runtime.version}", before, after),
+            measurement=Measurement(
+                latency=best.latency,
+                grouped=best.grouped,
+                load_ms=result.load_ms,
+                load_was_cold=result.load_was_cold,
+                warm_load_ms=result.warm_load_ms,
+                first_inference_ms=result.first_inference_ms,
+                warmup_ms=result.warmup_ms,
+                samples_ms=result.samples_ms,
+                memory=result.memory,
+                gpu_peak_bytes=result.gpu_peak_bytes,
+                canary=best.canary,
+                drift_corrected_ms=best.drift_corrected_ms,
+                energy=best.energy,
+                energy_absent_reason=best.energy_absent_reason,
+                operators=result.operators,
+                before=best.before,
+                after=best.after,
+                interference=best.interference,
+                flags=best.flags,
+                discarded=tuple(
+                    DiscardedAttempt(
+                        median_ms=other.latency.median_ms, samples=other.latency.samples, flags=other.flags
+                    )
+                    for other in others
+                ),
+                execution=result.execution,
+                gate_wait_s=waited_s,
+                runtime_version=f"{runtime.library} {runtime.version}",
+                provider=result.provider,
+                agent_version=__version__,
+                kernel_release=platform.release(),
+            ),
         )
 
 
-def _measurement(
-    result: WorkerResult, runtime_version: str, before: Conditions, after: Conditions
-) -> Measurement:
-    flags = []
-    if not result.interval_reached:
-        flags.append(Flag.CI_NOT_REACHED)
-    if result.warmup_capped:
-        flags.append(Flag.WARMUP_CAP)
-    return Measurement(
-        latency=summarise(result.samples_ms),
-        load_ms=result.load_ms,
-        first_inference_ms=result.first_inference_ms,
-        warmup_ms=result.warmup_ms,
-        samples_ms=result.samples_ms,
-        memory=result.memory,
-        energy_absent_reason=ENERGY_ABSENT_REASON,
-        before=before,
-        after=after,
-        flags=tuple(flags),
-        runtime_version=runtime_version,
-        provider=result.provider,
-    )
+class _Job:
+    """A request on its way, and what its attempts share."""
+
+    def __init__(
+        self,
+        request: BenchmarkRequest,
+        model_path: Path,
+        stop: StopSignal,
+        on_progress: Callable[[Progress], None],
+        deadline_s: float,
+        started_at: datetime,
+    ) -> None:
+        self.request = request
+        self.model_path = model_path
+        self.stop = stop
+        self.deadline_s = deadline_s
+        self.started_at = started_at
+        self.attempt = 1
+        self._on_progress = on_progress
+
+    def wait(self, seconds: float) -> None:
+        """Sleep.
+
+        Raises:
+            BenchmarkFailedError: As soon as the job is cancelled.
+        """
+        if self.stop.wait(seconds):
+            raise BenchmarkFailedError(FailureReason.CANCELLED, "the benchmark was cancelled while it ran")
+
+    def phase(self, phase: Phase, detail: str = "") -> None:
+        """Tell that the job entered a phase, or what it waits for."""
+        self._on_progress(Progress(phase=phase, detail=detail, attempt=self.attempt))
+
+
+def contaminated(attempt: Attempt) -> int:
+    """Return how many flags say that something else than the model shaped an attempt's figures."""
+    return sum(raised.flag in CONTAMINATING for raised in attempt.flags)
+
+
+def _texts(attempt: Attempt) -> str:
+    return "; ".join(f"{raised.flag.name}: {raised.reason}" for raised in attempt.flags)

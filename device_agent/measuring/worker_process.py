@@ -1,6 +1,7 @@
 """The agent's end of a worker process: starts it, talks to it, ends it, and tells how it died."""
 
 import json
+import math
 import os
 import select
 import signal
@@ -10,18 +11,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from device_agent.benchmark import (
-    BenchmarkRequest,
-    FailureReason,
-    InputShape,
-    MemoryUsage,
-    Phase,
-    RuntimeDescription,
-)
+from device_agent.benchmark import FailureReason, Phase, RuntimeDescription
 from device_agent.errors import (
     BenchmarkFailedError,
     RuntimeUnavailableError,
@@ -31,37 +24,32 @@ from device_agent.errors import (
     WorkerSilentError,
 )
 
+# A poll takes milliseconds in 31 bits.
+POLL_LIMIT_S = 3600.0
 WORKER_FILE = Path(__file__).parents[1] / "worker.py"
 # Importing the runtime from a worn SD card takes tens of seconds.
 START_LIMIT_S = 120.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerResult:
-    """What a worker measured. Times in milliseconds, in the order they were taken."""
-
-    load_ms: float
-    first_inference_ms: float
-    warmup_ms: tuple[float, ...]
-    samples_ms: tuple[float, ...]
-    warmup_capped: bool
-    interval_reached: bool
-    memory: MemoryUsage
-    input_shapes: tuple[InputShape, ...]
-    provider: str
+LIBRARIES = {"onnx": "onnxruntime", "torchscript": "torch"}
+REMEDIES = {
+    "onnx": "install numpy and onnxruntime for it",
+    "torchscript": "install edgenas[torchscript], or numpy and torch for it",
+}
 
 
 class WorkerProcess:
     """One worker, good for one job. Its owner calls `close()`; `kill()` may come from any thread."""
 
-    def __init__(self, python: str) -> None:
-        """Start the worker with this Python.
+    def __init__(self, python: str, runtime: str) -> None:
+        """Start a worker for a runtime with this Python.
 
         Raises:
             RuntimeUnavailableError: If this Python cannot be started or there is no room for its output.
         """
         self._python = python
+        self._runtime = runtime
         self._received = b""
+        self._deadline = math.inf
+        self._taken = False
         try:
             # A file rather than a pipe: nobody has to read along while the worker is timing.
             self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close())
@@ -72,14 +60,14 @@ class WorkerProcess:
             ) from error
         try:
             self._process = subprocess.Popen(
-                [python, str(WORKER_FILE)],
+                [python, str(WORKER_FILE), runtime],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 bufsize=0,
                 # A Ctrl-C meant for the agent would otherwise reach the worker as well.
                 start_new_session=True,
-                env=_environment(python),
+                env=worker_environment(python),
             )
         except OSError as error:
             self._stderr.close()
@@ -119,7 +107,7 @@ class WorkerProcess:
         except WorkerDiedError as error:
             raise RuntimeUnavailableError(
                 f"the worker under '{self._python}' {error}; "
-                "check that --worker-python is a Python that can import numpy and onnxruntime"
+                f"check that --worker-python is a Python that can import numpy and {LIBRARIES[self._runtime]}"
             ) from error
         except WorkerGarbledError as error:
             raise RuntimeUnavailableError(
@@ -132,66 +120,83 @@ class WorkerProcess:
             ) from error
         if event["event"] == "unavailable":
             raise RuntimeUnavailableError(
-                f"'{self._python}' cannot import onnxruntime: {event['message']}; "
-                "install numpy and onnxruntime for it or choose another --worker-python"
+                f"'{self._python}' cannot import {LIBRARIES[self._runtime]}: {event['message']}; "
+                f"{REMEDIES[self._runtime]}, or choose another --worker-python"
             )
         return RuntimeDescription(
-            name="onnx",
+            name=self._runtime,
             library=str(event["library"]),
             version=str(event["version"]),
             providers=tuple(event["providers"]),
         )
 
-    def measure(
-        self,
-        request: BenchmarkRequest,
-        model_path: Path,
-        limit_s: float,
-        on_phase: Callable[[Phase], None],
-    ) -> WorkerResult:
-        """Have the worker measure a model.
-
-        Args:
-            request: What to measure and how.
-            model_path: The model's file.
-            limit_s: Seconds after which the job is given up.
-            on_phase: Called, from this thread, at the start of every phase.
+    def begin(self, job: Mapping[str, object], deadline: float) -> None:
+        """Hand the worker its job; whatever it announces later must come before `deadline` (monotonic).
 
         Raises:
             WorkerLostError: If the worker had died before it took the job.
-            BenchmarkFailedError: If the worker rejects the job, dies, or runs past the limit.
         """
-        deadline = time.monotonic() + limit_s
-        taken = False
+        self._deadline = deadline
         try:
-            self._send(_job(request, model_path))
-            while True:
-                event = self._receive(deadline)
-                taken = True
-                if event["event"] == "phase":
-                    on_phase(Phase(event["phase"]))
-                elif event["event"] == "failed":
-                    raise BenchmarkFailedError(FailureReason(event["kind"]), str(event["message"]))
-                else:
-                    return _result(event)
+            self._send(json.dumps(job))
         except WorkerDiedError as error:
-            failure = BenchmarkFailedError if taken else WorkerLostError
-            raise failure(
-                FailureReason.WORKER_DIED,
-                f"the worker that measured the model {error}; "
-                "the model may have crashed the runtime or taken all memory, run it alone to see",
-            ) from error
+            raise WorkerLostError(FailureReason.WORKER_DIED, f"the waiting worker {error}") from error
+
+    def answer(self, word: str) -> None:
+        """Send the word that the worker waits for.
+
+        Raises:
+            BenchmarkFailedError: If the worker has died.
+        """
+        try:
+            self._send(word)
+        except WorkerDiedError as error:
+            raise self._died(error) from error
+
+    def expect(self, kind: str, on_phase: Callable[[Phase], None]) -> dict[str, Any]:
+        """Wait for an event of a kind and return its fields; phases before it are passed on.
+
+        Raises:
+            WorkerLostError: If the worker had died before it took the job.
+            BenchmarkFailedError: If the worker rejects the job, dies, or runs past the deadline.
+        """
+        try:
+            while True:
+                event = self._receive(self._deadline)
+                self._taken = True
+                if event["event"] == kind:
+                    return event
+                if event["event"] == "failed":
+                    raise BenchmarkFailedError(FailureReason(event["kind"]), str(event["message"]))
+                if event["event"] != "phase":
+                    raise WorkerGarbledError(f"announced '{event['event']}' where '{kind}' was expected")
+                on_phase(Phase(event["phase"]))
+        except WorkerDiedError as error:
+            if not self._taken:
+                raise WorkerLostError(FailureReason.WORKER_DIED, f"the waiting worker {error}") from error
+            raise self._died(error) from error
         except WorkerSilentError as error:
             raise BenchmarkFailedError(
-                FailureReason.TIMED_OUT,
-                f"the job ran longer than the agent's limit of {limit_s:g} s; "
-                "measure a smaller model or raise --job-timeout-s",
+                FailureReason.TIMED_OUT, "the job ran longer than its time limit"
             ) from error
 
-    def _send(self, job: Mapping[str, object]) -> None:
+    def _died(self, error: WorkerDiedError) -> BenchmarkFailedError:
+        if "bad_alloc" in str(error) or "Cannot allocate memory" in str(error):
+            return BenchmarkFailedError(
+                FailureReason.OUT_OF_MEMORY,
+                f"the worker that measured the model ran out of memory: it {error}; "
+                "measure a smaller model or batch",
+            )
+        return BenchmarkFailedError(
+            FailureReason.WORKER_DIED,
+            f"the worker that measured the model {error}; the model may have crashed the runtime, "
+            "run it alone to see",
+        )
+
+    def _send(self, line: str) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.write(line.encode() + b"\n")
         except BrokenPipeError as error:
             raise WorkerDiedError(self._death()) from error
 
@@ -199,11 +204,13 @@ class WorkerProcess:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         while b"\n" not in self._received:
-            remaining = max(0.0, deadline - time.monotonic())
+            remaining = min(max(0.0, deadline - time.monotonic()), POLL_LIMIT_S)
             # poll, unlike select, also takes descriptors above 1024.
             poller = select.poll()
             poller.register(descriptor, select.POLLIN)
             if not poller.poll(remaining * 1000):
+                if time.monotonic() < deadline:
+                    continue
                 raise WorkerSilentError
             piece = os.read(descriptor, 1 << 20)
             if not piece:
@@ -240,17 +247,21 @@ class StopSignal:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._worker: WorkerProcess | None = None
-        self._requested = False
+        self._requested = threading.Event()
 
     @property
     def requested(self) -> bool:
         """Whether the job was asked to end."""
-        return self._requested
+        return self._requested.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but no longer than until the job is asked to end; return whether it was."""
+        return self._requested.wait(seconds)
 
     def request(self) -> None:
         """Ask the job to end and kill its worker."""
         with self._lock:
-            self._requested = True
+            self._requested.set()
             if self._worker is not None:
                 self._worker.kill()
 
@@ -258,7 +269,7 @@ class StopSignal:
         """Name the worker to kill; it is killed at once where the job was already asked to end."""
         with self._lock:
             self._worker = worker
-            if self._requested:
+            if self._requested.is_set():
                 worker.kill()
 
     def detach(self) -> None:
@@ -267,44 +278,9 @@ class StopSignal:
             self._worker = None
 
 
-def _environment(python: str) -> dict[str, str]:
+def worker_environment(python: str) -> dict[str, str]:
+    """Return the environment for a Python: the agent's own, but for what describes the agent's Python."""
     if python == sys.executable:
         return dict(os.environ)
     # These describe the agent's Python; another one would load foreign modules through them.
     return {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
-
-
-def _job(request: BenchmarkRequest, model_path: Path) -> dict[str, object]:
-    return {
-        "model_path": str(model_path),
-        "threads": request.spec.threads,
-        "input_shapes": {shape.name: list(shape.dimensions) for shape in request.spec.input_shapes},
-        "seed": request.spec.seed,
-        "mode": request.spec.mode.value,
-    }
-
-
-def _result(event: Mapping[str, Any]) -> WorkerResult:
-    memory = event["memory"]
-    baseline, after_load, after_first, after_last = memory["marks"]
-    return WorkerResult(
-        load_ms=event["load_ns"] / 1e6,
-        first_inference_ms=event["first_inference_ns"] / 1e6,
-        warmup_ms=tuple(value / 1e6 for value in event["warmup_ns"]),
-        samples_ms=tuple(value / 1e6 for value in event["samples_ns"]),
-        warmup_capped=event["warmup_capped"],
-        interval_reached=event["interval_reached"],
-        memory=MemoryUsage(
-            baseline_bytes=baseline,
-            after_load_bytes=after_load,
-            after_first_inference_bytes=after_first,
-            after_last_inference_bytes=after_last,
-            pss_bytes=memory["pss"],
-            method=memory["method"],
-        ),
-        input_shapes=tuple(
-            InputShape(name=name, dimensions=tuple(sizes))
-            for name, sizes in sorted(event["input_shapes"].items())
-        ),
-        provider=event["provider"],
-    )

@@ -9,13 +9,20 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from device_agent.errors import SensorError
+
+
+class SensorMissingError(SensorError):
+    """The board has no such sensor: nothing is there that could be made to work."""
+
 
 class Scope(Enum):
-    """What a reading covers."""
+    """What a reading covers: a chip, a module with its memory, all that the supply delivers, or a GPU card."""
 
     SOC = "soc"
     BOARD = "board"
     INPUT = "input"
+    GPU = "gpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +42,14 @@ class Reading:
 
 
 class PowerMeter(Protocol):
-    """A source that is being read. Its owner calls `close()`."""
+    """A source that is being read. Its owner calls `close()`.
+
+    Attributes:
+        covers: What exactly is read, for a person, e.g. `VDD_IN` or `package-0 + package-1`.
+    """
+
+    @property
+    def covers(self) -> str: ...  # noqa: D102 (described above)
 
     def read(self) -> Reading:
         """Return a fresh reading.
@@ -54,7 +68,7 @@ class PowerSource(Protocol):
     """Somewhere that a board's power might be read.
 
     Attributes:
-        name: What a user asks for, e.g. `ina226`.
+        name: What a user asks for, e.g. `ina2xx`.
         scope: What its readings cover.
         calibration: The correction applied to its readings; empty for none.
     """
@@ -76,6 +90,20 @@ class PowerSource(Protocol):
         """Return a meter.
 
         Raises:
-            SensorError: If the source cannot be read.
+            SensorMissingError: If the board has no such sensor.
+            SensorError: If it has one that cannot be read.
         """
         ...
+
+
+def trial_reading(source: PowerSource, root: Path) -> str | None:
+    """Return why a source gives no reading; None where it gives one. Nothing else proves that it will."""
+    try:
+        meter = source.open(root)
+        try:
+            meter.read()
+        finally:
+            meter.close()
+    except SensorError as error:
+        return str(error)
+    return None

@@ -1,10 +1,14 @@
-"""Finished benchmarks in a SQLite file. It stores what `wire` encodes and never looks inside."""
+"""Finished benchmarks in a SQLite file. It stores what `wire` encodes and never looks inside.
+
+Nothing is ever deleted: a record is what a measurement cost, and a thousand of them, raw samples included,
+are some tens of megabytes.
+"""
 
 import contextlib
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,37 +16,47 @@ from pathlib import Path
 from device_agent.errors import HistoryError, InvalidRequestError, StartupError
 
 HISTORY_FILE = "history.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LOCK_WAIT_S = 5.0
-SCHEMA = f"""
-BEGIN;
-CREATE TABLE benchmarks (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    request_id TEXT NOT NULL UNIQUE,
-    model_sha256 TEXT NOT NULL,
-    runtime TEXT NOT NULL,
-    started_at REAL NOT NULL,
-    request BLOB NOT NULL,
-    summary BLOB NOT NULL,
-    record BLOB NOT NULL
-);
-CREATE INDEX benchmarks_by_model ON benchmarks (model_sha256);
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
-"""
+CREATE = (
+    """
+    CREATE TABLE benchmarks (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        request_id TEXT NOT NULL UNIQUE,
+        model_sha256 TEXT NOT NULL,
+        runtime TEXT NOT NULL,
+        started_at REAL NOT NULL,
+        request BLOB NOT NULL,
+        summary BLOB NOT NULL,
+        record BLOB NOT NULL
+    )
+    """,
+    "CREATE INDEX benchmarks_by_model ON benchmarks (model_sha256)",
+)
+# An agent of version 1 may still run and write: what it does not tell stays unknown.
+UPGRADE = (
+    "ALTER TABLE benchmarks ADD COLUMN model_name TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE benchmarks ADD COLUMN flagged INTEGER",
+    "CREATE INDEX benchmarks_by_name ON benchmarks (model_name)",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+FILL = "UPDATE benchmarks SET model_name = name_in(summary), flagged = flagged_in(summary)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
     """One finished benchmark, encoded.
 
-    `request` is what was asked, before defaults; `summary` is the record without raw samples.
+    `request` is what was asked, before defaults; `summary` is the record without raw samples; `flagged`
+    tells whether its measurement carries any flag.
     """
 
     request_id: str
     model_sha256: str
+    model_name: str
     runtime: str
     started_at: datetime
+    flagged: bool
     request: bytes
     summary: bytes
     record: bytes
@@ -59,8 +73,13 @@ class Page:
 class History:
     """The open history. Its methods may be called from any thread; its owner calls `close()`."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the history, creating it where there is none.
+    def __init__(self, path: Path, labels_in: Callable[[bytes], tuple[str, bool]] | None = None) -> None:
+        """Open the history, creating it where there is none and upgrading it where it is an older one.
+
+        Args:
+            path: The file.
+            labels_in: Returns the model's name and whether there are flags, of an encoded summary; for the
+                upgrade of a history that does not tell them.
 
         Raises:
             StartupError: If the file cannot be opened or is not a history that this version reads.
@@ -75,7 +94,7 @@ class History:
         except sqlite3.Error as error:
             raise StartupError(f"cannot open the history '{path}': {error}") from error
         try:
-            self._prepare()
+            self._prepare(labels_in)
         except sqlite3.Error as error:
             self._database.close()
             raise StartupError(
@@ -86,18 +105,44 @@ class History:
             self._database.close()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, labels_in: Callable[[bytes], tuple[str, bool]] | None) -> None:
         self._database.execute("PRAGMA journal_mode = WAL")
         # A record that was announced must survive a power cut, which WAL's default does not promise.
         self._database.execute("PRAGMA synchronous = FULL")
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._database.executescript(SCHEMA)
-        elif version != SCHEMA_VERSION:
+        version = self._version()
+        if version == 0 or (version == 1 and labels_in is not None):
+            self._upgrade(labels_in)
+        elif version < SCHEMA_VERSION:
+            raise StartupError(
+                f"the history '{self._path}' has format {version}, which the agent brings to {SCHEMA_VERSION} when it "
+                "starts; start it once"
+            )
+        elif version > SCHEMA_VERSION:
             raise StartupError(
                 f"the history '{self._path}' has format {version}, this agent reads {SCHEMA_VERSION}; "
                 "run the newer agent or choose another --state-dir"
             )
+
+    def _upgrade(self, labels_in: Callable[[bytes], tuple[str, bool]] | None) -> None:
+        """Bring the file to this version's format, all of it or, where something fails, nothing of it."""
+        if labels_in is not None:
+            self._database.create_function("name_in", 1, lambda summary: labels_in(summary)[0])
+            self._database.create_function("flagged_in", 1, lambda summary: labels_in(summary)[1])
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            # Asked once more: another process may have been faster.
+            version = self._version()
+            statements = {0: (*CREATE, *UPGRADE), 1: (*UPGRADE, FILL)}.get(version, ())
+            for statement in statements:
+                self._database.execute(statement)
+        except sqlite3.Error:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _version(self) -> int:
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        return int(version)
 
     def close(self) -> None:
         """Close the file."""
@@ -121,13 +166,15 @@ class History:
         with self._access() as database:
             database.execute(
                 "INSERT INTO benchmarks"
-                " (request_id, model_sha256, runtime, started_at, request, summary, record)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                " (request_id, model_sha256, model_name, runtime, started_at, flagged, request, summary, record)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     entry.request_id,
                     entry.model_sha256,
+                    entry.model_name,
                     entry.runtime,
                     entry.started_at.timestamp(),
+                    entry.flagged,
                     entry.request,
                     entry.summary,
                     entry.record,
@@ -152,8 +199,11 @@ class History:
         size: int,
         token: str = "",
         model_sha256: str = "",
+        model_name: str = "",
         runtime: str = "",
         started_after: datetime | None = None,
+        started_before: datetime | None = None,
+        flagged: bool | None = None,
     ) -> Page:
         """Return one page, newest first. Benchmarks that finish meanwhile never shift a later page.
 
@@ -161,8 +211,11 @@ class History:
             size: Largest number of benchmarks in the page, at least 1.
             token: The page before's `next_token`; empty for the first page.
             model_sha256: Only this model; empty for all.
+            model_name: Only models of this name; empty for all.
             runtime: Only this runtime; empty for all.
             started_after: Only benchmarks started then or later; None for all.
+            started_before: Only benchmarks started earlier; None for all.
+            flagged: Only benchmarks with flags, or only those without any; None for all.
 
         Raises:
             InvalidRequestError: If the token is none that a page carried.
@@ -175,8 +228,11 @@ class History:
         conditions = {
             "sequence < ?": int(token) if token else None,
             "model_sha256 = ?": model_sha256 or None,
+            "model_name = ?": model_name or None,
             "runtime = ?": runtime or None,
             "started_at >= ?": started_after.timestamp() if started_after is not None else None,
+            "started_at < ?": started_before.timestamp() if started_before is not None else None,
+            "flagged = ?": flagged,
         }
         used = {text: value for text, value in conditions.items() if value is not None}
         where = f"WHERE {' AND '.join(used)}" if used else ""

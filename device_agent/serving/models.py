@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from device_agent.benchmark import ModelFormat
 from device_agent.errors import ModelMismatchError, ModelNotFoundError, StorageFullError
 
 logger = logging.getLogger(__name__)
 
 PARTIAL_SUFFIX = ".part"
-MODEL_SUFFIX = ".onnx"
 MIB = 1 << 20
 
 
@@ -41,28 +41,28 @@ class ModelStore:
 
     def size_bytes(self, sha256: str) -> int | None:
         """Return the size of a model, or None where it is not held. Asking counts as using it."""
-        path = self._path(sha256)
         with self._lock:
-            if not path.exists():
+            found = self._find(sha256)
+            if found is None:
                 return None
-            os.utime(path)
-            return path.stat().st_size
+            os.utime(found[0])
+            return found[0].stat().st_size
 
-    def hold(self, sha256: str) -> Path:
-        """Return a model's file and keep it in the cache until `let_go`.
+    def hold(self, sha256: str) -> tuple[Path, ModelFormat]:
+        """Return a model's file and its format, and keep it in the cache until `let_go`.
 
         Raises:
             ModelNotFoundError: If the cache does not have it.
         """
-        path = self._path(sha256)
         with self._lock:
-            if not path.exists():
+            found = self._find(sha256)
+            if found is None:
                 raise ModelNotFoundError(
                     f"this agent holds no model with sha256 '{sha256}'; upload it with UploadModel first"
                 )
             self._holders[sha256] += 1
-            os.utime(path)
-            return path
+            os.utime(found[0])
+            return found
 
     def let_go(self, sha256: str) -> None:
         """Undo one `hold`."""
@@ -72,7 +72,7 @@ class ModelStore:
                 del self._holders[sha256]
 
     @contextlib.contextmanager
-    def receive(self, sha256: str, size_bytes: int) -> Iterator["Upload"]:
+    def receive(self, sha256: str, model_format: ModelFormat, size_bytes: int) -> Iterator["Upload"]:
         """Yield an upload to write to; on a clean exit the model is checked and kept, else nothing remains.
 
         Raises:
@@ -97,7 +97,7 @@ class ModelStore:
                 upload.check()
                 # A board loses power at any moment: the name must never point to half a file.
                 os.fsync(file.fileno())
-                self._keep(partial, sha256, size_bytes)
+                self._keep(partial, sha256, model_format, size_bytes)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -105,8 +105,15 @@ class ModelStore:
             finally:
                 partial.unlink(missing_ok=True)
 
-    def _path(self, sha256: str) -> Path:
-        return self._folder / f"{sha256}{MODEL_SUFFIX}"
+    def _path(self, sha256: str, model_format: ModelFormat) -> Path:
+        return self._folder / f"{sha256}.{model_format.value}"
+
+    def _find(self, sha256: str) -> tuple[Path, ModelFormat] | None:
+        paths = ((self._path(sha256, model_format), model_format) for model_format in ModelFormat)
+        return next((found for found in paths if found[0].exists()), None)
+
+    def _files(self) -> list[Path]:
+        return [path for model_format in ModelFormat for path in self._folder.glob(f"*.{model_format.value}")]
 
     def _disk_full(self, size_bytes: int, free_bytes: int) -> StorageFullError:
         return StorageFullError(
@@ -114,11 +121,13 @@ class ModelStore:
             f"{free_bytes} are free; free some or move the state with --state-dir"
         )
 
-    def _keep(self, partial: Path, sha256: str, size_bytes: int) -> None:
+    def _keep(self, partial: Path, sha256: str, model_format: ModelFormat, size_bytes: int) -> None:
         with self._lock:
-            if not self._path(sha256).exists():
+            found = self._find(sha256)
+            if found is None:
                 self._make_room(size_bytes)
-            partial.replace(self._path(sha256))
+            # The same bytes under another format: the first word stands, and its file is not doubled.
+            partial.replace(found[0] if found is not None else self._path(sha256, model_format))
             folder = os.open(self._folder, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -126,7 +135,7 @@ class ModelStore:
                 os.close(folder)
 
     def _make_room(self, size_bytes: int) -> None:
-        files = [(path, path.stat()) for path in self._folder.glob(f"*{MODEL_SUFFIX}")]
+        files = [(path, path.stat()) for path in self._files()]
         excess = sum(status.st_size for _, status in files) + size_bytes - self._cache_limit_bytes
         idle = [(path, status) for path, status in files if path.stem not in self._holders]
         if excess > sum(status.st_size for _, status in idle):

@@ -12,7 +12,6 @@ from device_agent.benchmark import (
     Failed,
     FailureReason,
     Finished,
-    Phase,
     Progress,
     Queued,
     Started,
@@ -22,6 +21,7 @@ from device_agent.errors import (
     BenchmarkFailedError,
     BenchmarkNotFoundError,
     CallError,
+    InvalidRequestError,
     JobCrashedError,
     QueueFullError,
     RequestConflictError,
@@ -29,6 +29,7 @@ from device_agent.errors import (
 )
 from device_agent.measuring.measurer import Measurer
 from device_agent.measuring.worker_process import StopSignal
+from device_agent.runtimes.catalogue import RUNTIMES
 from device_agent.serving.history import History
 from device_agent.serving.models import ModelStore
 from device_agent.serving.wire.answers import decode_request, history_entry
@@ -146,6 +147,7 @@ class BenchmarkQueue:
         Raises:
             RequestConflictError: If the id was used with another model or spec.
             ModelNotFoundError: If the model must be uploaded first.
+            InvalidRequestError: If the runtime does not read the model's format.
             QueueFullError: If too many jobs wait already.
             AgentStoppingError: If the agent is shutting down.
             HistoryError: If the history cannot be read.
@@ -159,7 +161,7 @@ class BenchmarkQueue:
                     raise QueueFullError(
                         f"{WAITING_LIMIT} benchmarks wait for this board already; ask again when some are done"
                     )
-                job = Job(request, self._models.hold(request.model_sha256))
+                job = Job(request, self._hold(request))
                 self._waiting.append(job)
                 self._announce_positions()
             elif not job.request.asks_the_same(request):
@@ -168,6 +170,17 @@ class BenchmarkQueue:
                     "choose a new id for a new measurement"
                 )
             return Subscription(job, self._changed)
+
+    def _hold(self, request: BenchmarkRequest) -> Path:
+        path, model_format = self._models.hold(request.model_sha256)
+        readable = RUNTIMES[request.spec.runtime].format
+        if model_format is not readable:
+            self._models.let_go(request.model_sha256)
+            raise InvalidRequestError(
+                f"spec.runtime is '{request.spec.runtime}', which reads {readable.value}; the model was uploaded "
+                f"as {model_format.value}; name the runtime for that, or export the model again"
+            )
+        return path
 
     def cancel(self, request_id: str) -> bool:
         """End a waiting or running job; return False where it had already ended.
@@ -300,15 +313,16 @@ class BenchmarkQueue:
     def _measure(self, job: Job) -> Finished:
         request = job.request
 
-        def on_phase(phase: Phase) -> None:
-            self._announce(job, Progress(phase=phase))
+        def on_progress(progress: Progress) -> None:
+            self._announce(job, progress)
 
         assert job.model_path is not None
-        record = self._measurer.measure(request, job.model_path, job.stop, on_phase)
+        record = self._measurer.measure(request, job.model_path, job.stop, on_progress)
         entry = history_entry(request, record)
         self._history.add(entry)
         median_ms = record.measurement.latency.median_ms
-        logger.info("benchmark %s ends with a median of %.3f ms", request.request_id, median_ms)
+        flags = ", ".join(raised.flag.name for raised in record.measurement.flags) or "no flags"
+        logger.info("benchmark %s ends with a median of %.3f ms, %s", request.request_id, median_ms, flags)
         return Finished(record=entry.record)
 
 

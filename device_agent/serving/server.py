@@ -1,10 +1,8 @@
 """Puts the agent together: state directory, queue, services, and the gRPC server that carries them."""
 
 import contextlib
-import fcntl
 import ipaddress
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +23,10 @@ from grpc_reflection.v1alpha import reflection
 
 from device_agent.board.description import describe_board
 from device_agent.errors import StartupError
-from device_agent.measuring.measurer import Measurer
+from device_agent.measuring.baselines import BASELINES_FILE, Baselines
+from device_agent.measuring.measurer import Measurer, MeasuringConfig
 from device_agent.serving.history import HISTORY_FILE, History
+from device_agent.serving.lock import holding
 from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import BenchmarkQueue
 from device_agent.serving.services import BenchmarkService, DeviceService, ModelService, StreamSlots
@@ -59,8 +59,7 @@ class AgentConfig:
 
     address: str
     state_dir: Path
-    worker_python: str
-    job_timeout_s: float
+    measuring: MeasuringConfig
     cache_limit_bytes: int
     allow_insecure_network: bool
 
@@ -81,12 +80,14 @@ def serving(config: AgentConfig) -> Iterator[str]:
             )
         logger.warning("anyone who reaches %s can run models on this board", config.address)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_locked(config.state_dir))
+        stack.enter_context(holding(config.state_dir))
         models = _open_models(config)
         history = stack.enter_context(contextlib.closing(History(config.state_dir / HISTORY_FILE)))
-        measurer = Measurer(worker_python=config.worker_python, job_timeout_s=config.job_timeout_s)
+        measurer = Measurer(config.measuring, Baselines(config.state_dir / BASELINES_FILE))
         queue = BenchmarkQueue(measurer=measurer, models=models, history=history)
-        server, health_service = _build_server(measurer, models, history, queue)
+        server, health_service = _build_server(
+            measurer, models, history, queue, reflected=not config.allow_insecure_network
+        )
         bound_port = _bind(server, host, port)
         queue.start()
         server.start()
@@ -125,32 +126,6 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-@contextlib.contextmanager
-def _locked(state_dir: Path) -> Iterator[None]:
-    """Create the state directory where it is missing and hold it against other agents."""
-    path = state_dir / "lock"
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+", encoding="ascii")
-    except OSError as error:
-        raise StartupError(
-            f"cannot write the state directory '{state_dir}': {error.strerror}; choose another --state-dir"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise StartupError(
-                f"the state directory '{state_dir}' is in use by the agent with process id {lock.read().strip()}; "
-                "stop that agent or choose another --state-dir"
-            ) from error
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield
-
-
 def _open_models(config: AgentConfig) -> ModelStore:
     try:
         return ModelStore(
@@ -165,9 +140,9 @@ def _open_models(config: AgentConfig) -> ModelStore:
 
 
 def _build_server(
-    measurer: Measurer, models: ModelStore, history: History, queue: BenchmarkQueue
+    measurer: Measurer, models: ModelStore, history: History, queue: BenchmarkQueue, *, reflected: bool
 ) -> tuple[grpc.Server, health.HealthServicer]:
-    board = describe_board()
+    board = describe_board(measurer.config.root)
     slots = StreamSlots(STREAM_LIMIT)
     server = grpc.server(ThreadPoolExecutor(THREADS, thread_name_prefix="call"), options=OPTIONS)
     device_pb2_grpc.add_DeviceServiceServicer_to_server(
@@ -189,7 +164,9 @@ def _build_server(
     for name in ["", *names]:
         health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
-    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    # Who nobody checks is not told what can be asked.
+    if reflected:
+        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     return server, health_service
 
 

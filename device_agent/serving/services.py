@@ -20,10 +20,11 @@ from device_agent.errors import (
     AgentStoppingError,
     CallError,
     InvalidRequestError,
-    RuntimeUnavailableError,
     TooManyStreamsError,
 )
 from device_agent.measuring.measurer import Measurer
+from device_agent.sensors.catalogue import survey
+from device_agent.sensors.watch import PowerWatch
 from device_agent.serving.history import History
 from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import BenchmarkQueue, unknown
@@ -87,11 +88,13 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
     ) -> device_pb2.DescribeDeviceResponse:
         """Describe the board."""
         with _answering(context):
-            runtimes = []
-            # An agent without a usable runtime still tells what its board is.
-            with contextlib.suppress(RuntimeUnavailableError):
-                runtimes.append(self._measurer.runtime())
-            return answers.device_to_wire(self._board, runtimes, self._models.model_limit_bytes)
+            config = self._measurer.config
+            return answers.device_to_wire(
+                self._board,
+                self._measurer.runtimes(),
+                survey(config.root, config.power.sources()),
+                self._models.model_limit_bytes,
+            )
 
     def WatchTelemetry(  # noqa: N802 (generated name)
         self, request: device_pb2.WatchTelemetryRequest, context: grpc.ServicerContext
@@ -107,8 +110,10 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
 
             if not context.add_callback(close):
                 return
-            with self._slots.taken():
-                sampler = TelemetrySampler()
+            config = self._measurer.config
+            power = PowerWatch(config.root, config.power.source, config.power.sources())
+            with self._slots.taken(), contextlib.closing(power):
+                sampler = TelemetrySampler(config.root, power.power_mw)
                 pause_s = 0.0
                 while self._queue.pause_while_timing(closed, pause_s):
                     yield answers.telemetry_to_wire(sampler.sample(self._queue.jobs()))
@@ -147,7 +152,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             header = requests.header_from_wire(first.header)
             held_bytes = self._models.size_bytes(header.sha256)
             if held_bytes is None:
-                with self._models.receive(header.sha256, header.size_bytes) as upload:
+                with self._models.receive(header.sha256, header.format, header.size_bytes) as upload:
                     for message in request_iterator:
                         upload.write(requests.chunk_from_wire(message))
             return model_pb2.UploadModelResponse(
@@ -214,7 +219,10 @@ class BenchmarkService(benchmark_pb2_grpc.BenchmarkServiceServicer):
                     size=query.size,
                     token=query.token,
                     model_sha256=query.model_sha256,
+                    model_name=query.model_name,
                     runtime=query.runtime,
                     started_after=query.started_after,
+                    started_before=query.started_before,
+                    flagged=query.flagged,
                 )
             )

@@ -190,6 +190,8 @@ def running_agent(
     """Run an agent, behind the words of `prefix`, until the context closes."""
     state_dir.mkdir(parents=True, exist_ok=True)
     command = [*prefix, sys.executable, "-m", "device_agent", "serve", "--address", address]
+    # Tests of the gate and of retries ask for them; the others need not wait for a quiet machine.
+    command += ["--gate-limit-s", "0", "--retries", "0"]
     command += ["--state-dir", str(state_dir), "--exit-on-stdin-eof", *options]
     with (
         (state_dir / "stderr.log").open("a") as log,

@@ -62,8 +62,9 @@ def test_unreadable_sensor_is_absent(tmp_path: Path):
     assert read_conditions(tmp_path).temperature_c is None
 
 
-def test_clock_without_cpufreq_comes_from_cpuinfo(tmp_path: Path):
-    root = tree(tmp_path, {"proc/cpuinfo": "cpu MHz\t\t: 2000.5\n\ncpu MHz\t\t: 3000.5\n"})
+def test_clock_without_cpufreq_comes_from_a_processor_that_counts(tmp_path: Path):
+    core = "processor\t: {}\ncpu MHz\t\t: {}\nflags\t\t: fpu aperfmperf\n\n"
+    root = tree(tmp_path, {"proc/cpuinfo": core.format(0, 2000.5) + core.format(1, 3000.5)})
     assert read_conditions(root).clock_mhz == 2500.5
 
 

@@ -12,28 +12,41 @@ from device_agent.benchmark import (
     BenchmarkRecord,
     BenchmarkRequest,
     BenchmarkSpec,
+    CanaryReading,
+    DiscardedAttempt,
+    EnergyReading,
     Event,
+    ExecutionSettings,
     Failed,
     Finished,
+    InputData,
     InputShape,
+    Interference,
     Measurement,
     MemoryUsage,
+    OperatorTime,
     Progress,
     Queued,
-    RuntimeDescription,
+    RaisedFlag,
     Started,
 )
 from device_agent.board.conditions import Conditions
 from device_agent.board.description import Board
 from device_agent.board.telemetry import TelemetrySample
-from device_agent.measuring.latency import LatencySummary
+from device_agent.measuring.latency import GroupedLatency, LatencySummary
+from device_agent.measuring.measurer import Runtimes
+from device_agent.sensors.base import PowerSource
 from device_agent.serving.history import HistoryEntry, Page
 from device_agent.serving.wire.tables import (
     FLAGS_TO_WIRE,
     FORMATS_TO_WIRE,
+    INPUT_DATA,
+    INPUT_DATA_TO_WIRE,
     MODES,
     MODES_TO_WIRE,
     PHASES_TO_WIRE,
+    PRECISIONS,
+    PRECISIONS_TO_WIRE,
     REASONS_TO_WIRE,
 )
 
@@ -51,7 +64,10 @@ TABLE_COLUMNS = (
 
 
 def device_to_wire(
-    board: Board, runtimes: Sequence[RuntimeDescription], model_limit_bytes: int
+    board: Board,
+    runtimes: Runtimes,
+    power_sources: Sequence[tuple[PowerSource, str | None]],
+    model_limit_bytes: int,
 ) -> device_pb2.DescribeDeviceResponse:
     """Return the board's description."""
     return device_pb2.DescribeDeviceResponse(
@@ -69,9 +85,22 @@ def device_to_wire(
         memory_bytes=board.memory_bytes,
         runtimes=[
             device_pb2.RuntimeDescription(
-                name=runtime.name, version=runtime.version, providers=runtime.providers
+                name=runtime.name,
+                library=runtime.library,
+                version=runtime.version,
+                providers=runtime.providers,
             )
-            for runtime in runtimes
+            for runtime in runtimes.available
+        ],
+        unavailable_runtimes=[
+            device_pb2.UnavailableRuntime(name=runtime.name, reason=runtime.reason)
+            for runtime in runtimes.missing
+        ],
+        power_sources=[
+            device_pb2.PowerSourceDescription(
+                name=source.name, scope=source.scope.value, absent_reason=reason or ""
+            )
+            for source, reason in power_sources
         ],
         boot_id=board.boot_id,
         model_size_limit_bytes=model_limit_bytes,
@@ -88,6 +117,8 @@ def telemetry_to_wire(sample: TelemetrySample) -> device_pb2.TelemetrySample:
         load_average_1min=sample.conditions.load_average_1min,
         available_memory_bytes=sample.conditions.available_memory_bytes,
         queued_jobs=sample.queued_jobs,
+        power_mw=sample.power_mw,
+        throttling=sample.conditions.throttling,
     )
 
 
@@ -98,8 +129,10 @@ def event_to_wire(event: Event) -> benchmark_pb2.BenchmarkEvent:
     if isinstance(event, Started):
         return benchmark_pb2.BenchmarkEvent(started=benchmark_pb2.BenchmarkStarted())
     if isinstance(event, Progress):
-        phase = PHASES_TO_WIRE[event.phase]
-        return benchmark_pb2.BenchmarkEvent(progress=benchmark_pb2.BenchmarkProgress(phase=phase))
+        progress = benchmark_pb2.BenchmarkProgress(
+            phase=PHASES_TO_WIRE[event.phase], detail=event.detail, attempt=event.attempt
+        )
+        return benchmark_pb2.BenchmarkEvent(progress=progress)
     if isinstance(event, Finished):
         return benchmark_pb2.BenchmarkEvent(result=record_to_wire(event.record))
     return benchmark_pb2.BenchmarkEvent(failure=_failure(event))
@@ -155,7 +188,9 @@ def history_entry(request: BenchmarkRequest, record: BenchmarkRecord) -> History
     return HistoryEntry(
         request_id=record.request_id,
         model_sha256=record.model_sha256,
+        model_name=record.model_name,
         runtime=record.spec.runtime,
+        flagged=bool(record.measurement.flags),
         started_at=record.started_at,
         request=encode_request(request),
         summary=message.SerializeToString(),
@@ -189,6 +224,17 @@ def decode_request(encoded: bytes) -> BenchmarkRequest:
             ),
             seed=spec.seed,
             mode=MODES[spec.mode],
+            provider=spec.provider,
+            # A request of an agent that did not know these fields yet has none of them.
+            batch_size=spec.batch_size or 1,
+            precision=PRECISIONS.get(spec.precision),
+            input_data=INPUT_DATA.get(spec.input_data, InputData.RANDOM),
+            cpu_affinity=tuple(spec.cpu_affinity),
+            time_limit_s=spec.time_limit_s or None,
+            profile=spec.profile,
+            energy=spec.energy,
+            power_source=spec.power_source,
+            macs=spec.macs or None,
         ),
     )
 
@@ -216,23 +262,124 @@ def _spec(spec: BenchmarkSpec) -> benchmark_pb2.BenchmarkSpec:
         ],
         seed=spec.seed,
         mode=MODES_TO_WIRE[spec.mode],
+        provider=spec.provider,
+        batch_size=spec.batch_size,
+        precision=PRECISIONS_TO_WIRE[spec.precision]
+        if spec.precision
+        else benchmark_pb2.PRECISION_UNSPECIFIED,
+        input_data=INPUT_DATA_TO_WIRE[spec.input_data],
+        cpu_affinity=spec.cpu_affinity,
+        time_limit_s=spec.time_limit_s or 0.0,
+        profile=spec.profile,
+        energy=spec.energy,
+        power_source=spec.power_source,
+        macs=spec.macs or 0,
     )
 
 
 def _measurement(measurement: Measurement) -> measurement_pb2.Measurement:
+    energy, grouped, canary = measurement.energy, measurement.grouped, measurement.canary
     return measurement_pb2.Measurement(
         latency=_latency(measurement.latency),
+        grouped=None if grouped is None else _grouped(grouped),
         load_ms=measurement.load_ms,
+        load_was_cold=measurement.load_was_cold,
+        warm_load_ms=measurement.warm_load_ms,
         first_inference_ms=measurement.first_inference_ms,
         warmup_ms=measurement.warmup_ms,
         samples_ms=measurement.samples_ms,
         memory=_memory(measurement.memory),
+        gpu_peak_bytes=measurement.gpu_peak_bytes,
+        canary=None if canary is None else _canary(canary),
+        drift_corrected_ms=measurement.drift_corrected_ms,
+        energy_mj=None if energy is None else energy.net_mj,
         energy_absent_reason=measurement.energy_absent_reason,
+        energy=None if energy is None else _energy(energy),
+        operators=map(_operator, measurement.operators),
         before=_conditions(measurement.before),
         after=_conditions(measurement.after),
-        flags=[FLAGS_TO_WIRE[flag] for flag in measurement.flags],
+        interference=_interference(measurement.interference),
+        flags=[FLAGS_TO_WIRE[raised.flag] for raised in measurement.flags],
+        flag_reasons=map(_flag_reason, measurement.flags),
+        discarded_attempts=map(_discarded, measurement.discarded),
+        execution=_execution(measurement.execution),
+        gate_wait_s=measurement.gate_wait_s,
         runtime_version=measurement.runtime_version,
         provider=measurement.provider,
+        agent_version=measurement.agent_version,
+        kernel_release=measurement.kernel_release,
+    )
+
+
+def _flag_reason(raised: RaisedFlag) -> measurement_pb2.FlagReason:
+    return measurement_pb2.FlagReason(flag=FLAGS_TO_WIRE[raised.flag], reason=raised.reason)
+
+
+def _discarded(attempt: DiscardedAttempt) -> measurement_pb2.DiscardedAttempt:
+    return measurement_pb2.DiscardedAttempt(
+        median_ms=attempt.median_ms, samples=attempt.samples, flag_reasons=map(_flag_reason, attempt.flags)
+    )
+
+
+def _grouped(grouped: GroupedLatency) -> measurement_pb2.GroupedLatency:
+    return measurement_pb2.GroupedLatency(
+        median_ms=grouped.median_ms,
+        median_ci_low_ms=grouped.median_ci_low_ms,
+        median_ci_high_ms=grouped.median_ci_high_ms,
+        inferences_per_group=grouped.inferences_per_group,
+        groups=grouped.groups,
+    )
+
+
+def _canary(canary: CanaryReading) -> measurement_pb2.Canary:
+    return measurement_pb2.Canary(
+        before_ms=canary.before_ms, after_ms=canary.after_ms, baseline_ms=canary.baseline_ms
+    )
+
+
+def _energy(energy: EnergyReading) -> measurement_pb2.Energy:
+    return measurement_pb2.Energy(
+        gross_mj=energy.gross_mj,
+        net_mj=energy.net_mj,
+        idle_mw=energy.idle_mw,
+        active_mw=energy.active_mw,
+        source=energy.source,
+        scope=energy.scope,
+        updates_per_s=energy.updates_per_s,
+        inferences=energy.inferences,
+        modelled=energy.modelled,
+        calibration=energy.calibration,
+    )
+
+
+def _operator(operator: OperatorTime) -> measurement_pb2.OperatorTime:
+    return measurement_pb2.OperatorTime(
+        layer=operator.layer,
+        operator_type=operator.operator_type,
+        provider=operator.provider,
+        mean_ms=operator.mean_ms,
+        calls=operator.calls,
+    )
+
+
+def _interference(seen: Interference) -> measurement_pb2.Interference:
+    return measurement_pb2.Interference(
+        other_cpu_percent=seen.other_cpu_percent,
+        steal_percent=seen.steal_percent,
+        cpu_pressure_percent=seen.cpu_pressure_percent,
+        involuntary_switches_per_inference=seen.involuntary_switches_per_inference,
+        major_faults=seen.major_faults,
+        swap_ins=seen.swap_ins,
+    )
+
+
+def _execution(settings: ExecutionSettings) -> measurement_pb2.ExecutionSettings:
+    return measurement_pb2.ExecutionSettings(
+        intra_op_threads=settings.intra_op_threads,
+        inter_op_threads=settings.inter_op_threads,
+        execution_mode=settings.execution_mode,
+        spinning=settings.spinning,
+        cpu_affinity=settings.cpu_affinity,
     )
 
 
@@ -273,6 +420,10 @@ def _conditions(conditions: Conditions) -> measurement_pb2.Conditions:
         load_average_1min=conditions.load_average_1min,
         available_memory_bytes=conditions.available_memory_bytes,
         cpu_pressure_percent=conditions.cpu_pressure_percent,
+        expected_clock_mhz=conditions.expected_clock_mhz,
+        throttling=conditions.throttling,
+        power_mode=conditions.power_mode,
+        memory_pressure_percent=conditions.memory_pressure_percent,
     )
 
 

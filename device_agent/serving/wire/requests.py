@@ -1,19 +1,23 @@
 """Requests from the wire: everything is checked here, and trusted behind it."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Literal
 
 from edgenas.v1 import benchmark_pb2, device_pb2, model_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from device_agent.benchmark import BenchmarkRequest, BenchmarkSpec, InputShape
+from device_agent.benchmark import BenchmarkRequest, BenchmarkSpec, InputData, InputShape, ModelFormat
 from device_agent.board.description import Board
 from device_agent.errors import InvalidRequestError
-from device_agent.serving.wire.tables import FORMATS, MODES
+from device_agent.runtimes.catalogue import RUNTIMES, provider_name
+from device_agent.serving.wire.tables import FORMATS, INPUT_DATA, MODES, PRECISIONS
 
-KNOWN_RUNTIMES = ("onnx",)
 MODEL_NAME_LIMIT = 256
+BATCH_LIMIT = 1 << 16
 CHUNK_LIMIT_BYTES = 1 << 20
 DEFAULT_PAGE_SIZE = 50
 PAGE_SIZE_LIMIT = 500
@@ -26,6 +30,7 @@ class UploadHeader:
     """What a client announces of a model."""
 
     sha256: str
+    format: ModelFormat
     size_bytes: int
 
 
@@ -36,8 +41,11 @@ class PageQuery:
     size: int
     token: str
     model_sha256: str
+    model_name: str
     runtime: str
     started_after: datetime | None
+    started_before: datetime | None
+    flagged: bool | None
 
 
 def request_id_from_wire(text: str) -> str:
@@ -72,20 +80,6 @@ def request_from_wire(message: benchmark_pb2.RunBenchmarkRequest, board: Board) 
     Raises:
         InvalidRequestError: If a field is not acceptable on this board.
     """
-    spec = message.spec
-    if spec.runtime not in KNOWN_RUNTIMES:
-        raise InvalidRequestError(
-            f"spec.runtime is '{spec.runtime}'; this agent has {', '.join(KNOWN_RUNTIMES)}"
-        )
-    if spec.threads > board.logical_cores:
-        raise InvalidRequestError(
-            f"spec.threads is {spec.threads}, this board has {board.logical_cores} logical cores; "
-            f"ask for 1 to {board.logical_cores}, or 0 for its {board.physical_cores} physical cores"
-        )
-    if spec.mode not in MODES:
-        raise InvalidRequestError(
-            f"spec.mode is {spec.mode}; expected MEASUREMENT_MODE_SEARCH or MEASUREMENT_MODE_FULL"
-        )
     if len(message.model_name) > MODEL_NAME_LIMIT:
         raise InvalidRequestError(
             f"model_name has {len(message.model_name)} characters; keep it to {MODEL_NAME_LIMIT}"
@@ -94,14 +88,71 @@ def request_from_wire(message: benchmark_pb2.RunBenchmarkRequest, board: Board) 
         request_id=request_id_from_wire(message.request_id),
         model_sha256=sha256_from_wire(message.model_sha256),
         model_name=message.model_name,
-        spec=BenchmarkSpec(
-            runtime=spec.runtime,
-            threads=spec.threads or board.physical_cores,
-            input_shapes=_shapes_from_wire(spec.input_shapes),
-            seed=spec.seed,
-            mode=MODES[spec.mode],
-        ),
+        spec=_spec_from_wire(message.spec, board),
     )
+
+
+def _spec_from_wire(spec: benchmark_pb2.BenchmarkSpec, board: Board) -> BenchmarkSpec:
+    if spec.runtime not in RUNTIMES:
+        raise InvalidRequestError(f"spec.runtime is '{spec.runtime}'; this agent has {', '.join(RUNTIMES)}")
+    if spec.mode not in MODES:
+        raise InvalidRequestError(
+            f"spec.mode is {spec.mode}; expected MEASUREMENT_MODE_SEARCH or MEASUREMENT_MODE_FULL"
+        )
+    if spec.precision and spec.precision not in PRECISIONS:
+        raise InvalidRequestError(
+            f"spec.precision is {spec.precision}; expected PRECISION_FLOAT32, _FLOAT16, _INT8_QDQ or nothing"
+        )
+    if spec.input_data and spec.input_data not in INPUT_DATA:
+        raise InvalidRequestError(
+            f"spec.input_data is {spec.input_data}; expected INPUT_DATA_RANDOM, INPUT_DATA_ZEROS or nothing"
+        )
+    if spec.batch_size > BATCH_LIMIT:
+        raise InvalidRequestError(f"spec.batch_size is {spec.batch_size}; keep it to {BATCH_LIMIT}")
+    # Written so that a time that is not a number is refused as well.
+    if not 0 <= spec.time_limit_s < math.inf:
+        raise InvalidRequestError(
+            f"spec.time_limit_s is {spec.time_limit_s}; expected seconds, or 0 for the agent's own limit"
+        )
+    threads, cpus = _threads_from_wire(spec, board)
+    return BenchmarkSpec(
+        runtime=spec.runtime,
+        threads=threads,
+        input_shapes=_shapes_from_wire(spec.input_shapes),
+        seed=spec.seed,
+        mode=MODES[spec.mode],
+        provider=provider_name(spec.runtime, spec.provider),
+        batch_size=spec.batch_size or 1,
+        precision=PRECISIONS.get(spec.precision),
+        input_data=INPUT_DATA.get(spec.input_data, InputData.RANDOM),
+        cpu_affinity=cpus,
+        time_limit_s=spec.time_limit_s or None,
+        profile=spec.profile,
+        energy=spec.energy,
+        power_source=spec.power_source,
+        macs=spec.macs or None,
+    )
+
+
+def _threads_from_wire(spec: benchmark_pb2.BenchmarkSpec, board: Board) -> tuple[int, tuple[int, ...]]:
+    """Return the number of threads and the processors that they are bound to, one each or none."""
+    if spec.threads > board.logical_cores:
+        raise InvalidRequestError(
+            f"spec.threads is {spec.threads}, this board has {board.logical_cores} logical cores; "
+            f"ask for 1 to {board.logical_cores}, or 0 for its {board.physical_cores} physical cores"
+        )
+    cpus = tuple(spec.cpu_affinity)
+    unknown = [cpu for cpu in cpus if cpu >= board.logical_cores]
+    if unknown or len(set(cpus)) != len(cpus):
+        raise InvalidRequestError(
+            f"spec.cpu_affinity is {list(cpus)}; name each processor once, out of 0 to {board.logical_cores - 1}"
+        )
+    threads = spec.threads or len(cpus) or board.physical_cores
+    if cpus and len(cpus) != threads:
+        raise InvalidRequestError(
+            f"spec.cpu_affinity names {len(cpus)} processors for {threads} threads; name one for each"
+        )
+    return threads, cpus
 
 
 def _shapes_from_wire(messages: Sequence[benchmark_pb2.InputShape]) -> tuple[InputShape, ...]:
@@ -128,11 +179,15 @@ def header_from_wire(message: model_pb2.UploadModelHeader) -> UploadHeader:
     """
     if message.format not in FORMATS:
         raise InvalidRequestError(
-            f"header.format is {message.format}; this agent loads MODEL_FORMAT_ONNX, export the model to ONNX"
+            f"header.format is {message.format}; this agent loads MODEL_FORMAT_ONNX and MODEL_FORMAT_TORCHSCRIPT"
         )
     if not message.size_bytes:
         raise InvalidRequestError("header.size_bytes is 0; expected the size of the whole file")
-    return UploadHeader(sha256=sha256_from_wire(message.sha256), size_bytes=message.size_bytes)
+    return UploadHeader(
+        sha256=sha256_from_wire(message.sha256),
+        format=FORMATS[message.format],
+        size_bytes=message.size_bytes,
+    )
 
 
 def chunk_from_wire(message: model_pb2.UploadModelRequest) -> bytes:
@@ -162,19 +217,28 @@ def page_query_from_wire(message: benchmark_pb2.ListBenchmarksRequest) -> PageQu
         raise InvalidRequestError(
             f"page_size is {message.page_size}; ask for at most {PAGE_SIZE_LIMIT} and follow next_page_token"
         )
-    started_after = None
-    if message.HasField("started_after"):
-        try:
-            started_after = message.started_after.ToDatetime(tzinfo=timezone.utc)
-        except ValueError as error:
-            raise InvalidRequestError(f"started_after is no time: {error}") from error
     return PageQuery(
         size=message.page_size or DEFAULT_PAGE_SIZE,
         token=message.page_token,
         model_sha256=sha256_from_wire(message.model_sha256) if message.model_sha256 else "",
+        model_name=message.model_name,
         runtime=message.runtime,
-        started_after=started_after,
+        started_after=_time_from_wire(message, "started_after"),
+        started_before=_time_from_wire(message, "started_before"),
+        flagged=message.flagged if message.HasField("flagged") else None,
     )
+
+
+def _time_from_wire(
+    message: benchmark_pb2.ListBenchmarksRequest, field: Literal["started_after", "started_before"]
+) -> datetime | None:
+    if not message.HasField(field):
+        return None
+    time: Timestamp = getattr(message, field)
+    try:
+        return time.ToDatetime(tzinfo=timezone.utc)
+    except ValueError as error:
+        raise InvalidRequestError(f"{field} is no time: {error}") from error
 
 
 def interval_s_from_wire(message: device_pb2.WatchTelemetryRequest) -> float:

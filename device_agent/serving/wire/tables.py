@@ -6,7 +6,15 @@ import grpc
 from edgenas.v1 import benchmark_pb2, measurement_pb2, model_pb2
 
 from device_agent import errors
-from device_agent.benchmark import FailureReason, Flag, MeasurementMode, ModelFormat, Phase
+from device_agent.benchmark import (
+    FailureReason,
+    Flag,
+    InputData,
+    MeasurementMode,
+    ModelFormat,
+    Phase,
+    Precision,
+)
 
 STATUS_OF: Mapping[type[errors.CallError], grpc.StatusCode] = {
     errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -29,21 +37,34 @@ MODES = {
     benchmark_pb2.MEASUREMENT_MODE_FULL: MeasurementMode.FULL,
 }
 MODES_TO_WIRE = {mode: number for number, mode in MODES.items()}
-FORMATS = {model_pb2.MODEL_FORMAT_ONNX: ModelFormat.ONNX}
+FORMATS = {
+    model_pb2.MODEL_FORMAT_ONNX: ModelFormat.ONNX,
+    model_pb2.MODEL_FORMAT_TORCHSCRIPT: ModelFormat.TORCHSCRIPT,
+}
 FORMATS_TO_WIRE = {model_format: number for number, model_format in FORMATS.items()}
+PRECISIONS = {
+    benchmark_pb2.PRECISION_FLOAT32: Precision.FLOAT32,
+    benchmark_pb2.PRECISION_FLOAT16: Precision.FLOAT16,
+    benchmark_pb2.PRECISION_INT8_QDQ: Precision.INT8_QDQ,
+}
+PRECISIONS_TO_WIRE = {precision: number for number, precision in PRECISIONS.items()}
+INPUT_DATA = {
+    benchmark_pb2.INPUT_DATA_RANDOM: InputData.RANDOM,
+    benchmark_pb2.INPUT_DATA_ZEROS: InputData.ZEROS,
+}
+INPUT_DATA_TO_WIRE = {data: number for number, data in INPUT_DATA.items()}
 PHASES_TO_WIRE = {
+    Phase.GATE: benchmark_pb2.BENCHMARK_PHASE_GATE,
+    Phase.CANARY: benchmark_pb2.BENCHMARK_PHASE_CANARY,
     Phase.LOAD: benchmark_pb2.BENCHMARK_PHASE_LOAD,
     Phase.WARM_UP: benchmark_pb2.BENCHMARK_PHASE_WARM_UP,
     Phase.MEASURE: benchmark_pb2.BENCHMARK_PHASE_MEASURE,
+    Phase.ENERGY: benchmark_pb2.BENCHMARK_PHASE_ENERGY,
+    Phase.PROFILE: benchmark_pb2.BENCHMARK_PHASE_PROFILE,
 }
 REASONS_TO_WIRE = {
-    FailureReason.INVALID_MODEL: benchmark_pb2.FAILURE_REASON_INVALID_MODEL,
-    FailureReason.INVALID_SPEC: benchmark_pb2.FAILURE_REASON_INVALID_SPEC,
-    FailureReason.WORKER_DIED: benchmark_pb2.FAILURE_REASON_WORKER_DIED,
-    FailureReason.TIMED_OUT: benchmark_pb2.FAILURE_REASON_TIMED_OUT,
-    FailureReason.CANCELLED: benchmark_pb2.FAILURE_REASON_CANCELLED,
+    reason: benchmark_pb2.FailureReason.Value(f"FAILURE_REASON_{reason.name}") for reason in FailureReason
 }
 FLAGS_TO_WIRE = {
-    Flag.CI_NOT_REACHED: measurement_pb2.MEASUREMENT_FLAG_CI_NOT_REACHED,
-    Flag.WARMUP_CAP: measurement_pb2.MEASUREMENT_FLAG_WARMUP_CAP,
+    flag: measurement_pb2.MeasurementFlag.Value(f"MEASUREMENT_FLAG_{flag.name}") for flag in Flag
 }

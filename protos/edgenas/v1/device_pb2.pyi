@@ -150,9 +150,9 @@ class PowerSourceDescription(google.protobuf.message.Message):
     SCOPE_FIELD_NUMBER: builtins.int
     ABSENT_REASON_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Name to put into BenchmarkSpec.power_source, e.g. "ina226"."""
+    """Name to put into BenchmarkSpec.power_source, e.g. "ina2xx"."""
     scope: builtins.str
-    """What it covers: "soc", "board" or "input"."""
+    """What it covers: "soc", "board", "input" or "gpu"."""
     absent_reason: builtins.str
     """Empty where the source can be read; otherwise what stands in the way and what to do."""
     def __init__(

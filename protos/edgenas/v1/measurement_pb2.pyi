@@ -318,8 +318,8 @@ class Energy(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    GROSS_MJ_FIELD_NUMBER: builtins.int
     NET_MJ_FIELD_NUMBER: builtins.int
+    GROSS_MJ_FIELD_NUMBER: builtins.int
     IDLE_MW_FIELD_NUMBER: builtins.int
     ACTIVE_MW_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
@@ -328,37 +328,49 @@ class Energy(google.protobuf.message.Message):
     INFERENCES_FIELD_NUMBER: builtins.int
     MODELLED_FIELD_NUMBER: builtins.int
     CALIBRATION_FIELD_NUMBER: builtins.int
-    gross_mj: builtins.float
-    """Energy of one inference in millijoules, with what the board draws anyway, and without it."""
     net_mj: builtins.float
+    """Energy of one inference in millijoules without what the board draws anyway; as `energy_mj`."""
+    gross_mj: builtins.float
+    """The same with it. This and the next two are absent where a formula stands in for a sensor."""
     idle_mw: builtins.float
     """Mean power in milliwatts while idle and while running the model."""
     active_mw: builtins.float
     source: builtins.str
-    """The power source, e.g. "ina226", and what it covers: "soc", "board" or "input"."""
+    """The power source, e.g. "ina2xx", and what it covers: "soc", "board", "input" or "gpu"."""
     scope: builtins.str
     updates_per_s: builtins.float
-    """New readings of the source per second."""
+    """New readings of the source per second, and inferences run meanwhile; absent with a formula."""
     inferences: builtins.int
     modelled: builtins.bool
     """True where the figures come from a formula rather than from a sensor."""
     calibration: builtins.str
-    """The calibration applied to the readings; empty for none."""
+    """The calibration applied to the readings, or the formula; empty for none."""
     def __init__(
         self,
         *,
-        gross_mj: builtins.float = ...,
         net_mj: builtins.float = ...,
-        idle_mw: builtins.float = ...,
-        active_mw: builtins.float = ...,
+        gross_mj: builtins.float | None = ...,
+        idle_mw: builtins.float | None = ...,
+        active_mw: builtins.float | None = ...,
         source: builtins.str = ...,
         scope: builtins.str = ...,
-        updates_per_s: builtins.float = ...,
-        inferences: builtins.int = ...,
+        updates_per_s: builtins.float | None = ...,
+        inferences: builtins.int | None = ...,
         modelled: builtins.bool = ...,
         calibration: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["active_mw", b"active_mw", "calibration", b"calibration", "gross_mj", b"gross_mj", "idle_mw", b"idle_mw", "inferences", b"inferences", "modelled", b"modelled", "net_mj", b"net_mj", "scope", b"scope", "source", b"source", "updates_per_s", b"updates_per_s"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_active_mw", b"_active_mw", "_gross_mj", b"_gross_mj", "_idle_mw", b"_idle_mw", "_inferences", b"_inferences", "_updates_per_s", b"_updates_per_s", "active_mw", b"active_mw", "gross_mj", b"gross_mj", "idle_mw", b"idle_mw", "inferences", b"inferences", "updates_per_s", b"updates_per_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_active_mw", b"_active_mw", "_gross_mj", b"_gross_mj", "_idle_mw", b"_idle_mw", "_inferences", b"_inferences", "_updates_per_s", b"_updates_per_s", "active_mw", b"active_mw", "calibration", b"calibration", "gross_mj", b"gross_mj", "idle_mw", b"idle_mw", "inferences", b"inferences", "modelled", b"modelled", "net_mj", b"net_mj", "scope", b"scope", "source", b"source", "updates_per_s", b"updates_per_s"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_active_mw", b"_active_mw"]) -> typing.Literal["active_mw"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gross_mj", b"_gross_mj"]) -> typing.Literal["gross_mj"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_idle_mw", b"_idle_mw"]) -> typing.Literal["idle_mw"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_inferences", b"_inferences"]) -> typing.Literal["inferences"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_updates_per_s", b"_updates_per_s"]) -> typing.Literal["updates_per_s"] | None: ...
 
 Global___Energy: typing_extensions.TypeAlias = Energy
 

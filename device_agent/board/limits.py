@@ -1,0 +1,69 @@
+"""Which processors, and how much of them, this process may use."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from device_agent.board.files import find_text, read_integer, read_text
+
+CGROUPS = Path("sys/fs/cgroup")
+
+
+def online_cpus(root: Path = Path("/")) -> frozenset[int]:
+    """Return the processors that run; empty where the kernel does not tell."""
+    return _cpu_list(read_text(root / "sys/devices/system/cpu/online"))
+
+
+def allowed_cpus(root: Path = Path("/")) -> frozenset[int]:
+    """Return the processors that this process may run on, by affinity and cpuset."""
+    return _cpu_list(find_text(r"^Cpus_allowed_list:\s*(\S+)$", read_text(root / "proc/self/status")))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many cores' time the cgroups of this process allow; None where they limit nothing.
+
+    A limit stops the threads until the next period of, as a rule, 100 ms once they have used it up.
+    """
+    quotas = [
+        quota
+        for folder in _cgroup_folders(root)
+        for quota in (_quota_v2(folder), _quota_v1(folder))
+        if quota is not None
+    ]
+    return min(quotas, default=None)
+
+
+def _cgroup_folders(root: Path) -> Iterator[Path]:
+    """Yield the folders of this process's CPU cgroup and of its ancestors, whose limits hold as well.
+
+    A container may see a path that its own mount does not show; the mount's top is then its cgroup.
+    """
+    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = root / CGROUPS / controllers
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            yield mount.joinpath(*parts[:depth])
+
+
+def _quota_v2(folder: Path) -> float | None:
+    """Read e.g. `200000 100000`, microseconds in each period; or `max 100000` where nothing is limited."""
+    match = re.fullmatch(r"(\d+) (\d+)", read_text(folder / "cpu.max") or "")
+    return int(match.group(1)) / int(match.group(2)) if match else None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    quota = read_integer(folder / "cpu.cfs_quota_us")
+    period = read_integer(folder / "cpu.cfs_period_us")
+    return quota / period if quota is not None and quota > 0 and period else None
+
+
+def _cpu_list(text: str | None) -> frozenset[int]:
+    """Return the numbers in a list of the kernel's, e.g. `0-3,8`."""
+    cpus: set[int] = set()
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", text or ""):
+        cpus.update(range(int(first), int(last or first) + 1))
+    return frozenset(cpus)

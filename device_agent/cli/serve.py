@@ -1,0 +1,80 @@
+"""`edgenas-agent serve`."""
+
+import logging
+import os
+import queue
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+from device_agent.cli.options import Refusal, measuring_config, measuring_options, state_dir_option
+from device_agent.errors import AgentError
+
+MIB = 1 << 20
+
+
+@click.command()
+@click.option(
+    "--address", default="127.0.0.1:50151", show_default=True, help="HOST:PORT; port 0 takes a free one."
+)
+@state_dir_option
+@measuring_options
+@click.option(
+    "--cache-limit-mb",
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    help="MiB of models to keep; the oldest-used go first.",
+)
+@click.option(
+    "--allow-insecure-network", is_flag=True, help="Serve beyond this machine, to callers nobody checks."
+)
+@click.option(
+    "--exit-on-stdin-eof", is_flag=True, help="Exit when standard input ends, so as not to outlive a host."
+)
+def serve(
+    address: str,
+    state_dir: Path,
+    cache_limit_mb: int,
+    allow_insecure_network: bool,
+    exit_on_stdin_eof: bool,
+    **measuring: Any,
+) -> None:
+    """Serve this board until a signal comes."""
+    # gRPC is slow to import, and the other commands do without it.
+    from device_agent.serving.server import AgentConfig, serving
+
+    try:
+        config = AgentConfig(
+            address=address,
+            state_dir=state_dir.expanduser().absolute(),
+            measuring=measuring_config(**measuring),
+            cache_limit_bytes=cache_limit_mb * MIB,
+            allow_insecure_network=allow_insecure_network,
+        )
+        stop = _stop_requests(exit_on_stdin_eof)
+        with serving(config) as bound:
+            click.echo(f"listening on {bound}")
+            logging.getLogger(__name__).info("%s: shutting down", stop.get())
+    except AgentError as error:
+        raise Refusal(error) from error
+
+
+def _stop_requests(exit_on_stdin_eof: bool) -> "queue.SimpleQueue[str]":
+    """Return a queue that receives the reason as soon as there is one to stop."""
+    # SimpleQueue.put is reentrant, as a signal handler needs it.
+    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: reasons.put(signal.Signals(received).name))
+    if exit_on_stdin_eof:
+
+        def watch() -> None:
+            while os.read(0, 4096):
+                pass
+            reasons.put("end of standard input")
+
+        threading.Thread(target=watch, name="stdin", daemon=True).start()
+    return reasons

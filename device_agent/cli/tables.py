@@ -1,0 +1,13 @@
+"""How tables look on the board's terminal."""
+
+from collections.abc import Iterable, Sequence
+
+import click
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows of text under headers, each column as wide as its widest cell."""
+    body = [list(headers), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+    for row in body:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

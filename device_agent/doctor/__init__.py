@@ -1,0 +1,1 @@
+"""What stands in the way of good figures on this board: checks that only look, each with its remedy."""

@@ -1,0 +1,228 @@
+"""One attempt at one measurement: drives a worker through its passes and looks at the board around them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from device_agent.benchmark import (
+    BenchmarkSpec,
+    CanaryReading,
+    EnergyReading,
+    Interference,
+    Phase,
+    RaisedFlag,
+)
+from device_agent.board import clock, throttling
+from device_agent.board.conditions import Conditions, available_memory_bytes, read_conditions
+from device_agent.board.load import LoadSnapshot, WindowLoad, interference, read_load
+from device_agent.measuring.baselines import Baselines
+from device_agent.measuring.flags import CONTAMINATED_CANARY, Evidence, raise_flags
+from device_agent.measuring.gate import GateOutcome
+from device_agent.measuring.latency import GroupedLatency, LatencySummary, summarise, summarise_groups
+from device_agent.measuring.power import PowerPlan
+from device_agent.measuring.worker_process import WorkerProcess
+from device_agent.measuring.worker_result import WorkerResult, job_message, parse_result
+from device_agent.worker import median
+
+CANARY_FILE = Path(__file__).with_name("canary.onnx")
+# What a model may allocate, of what the board could give.
+MEMORY_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The board at one moment, with the model running on it."""
+
+    conditions: Conditions
+    load: LoadSnapshot
+    throttling: throttling.ThrottleState
+    clock_mhz: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What one attempt found."""
+
+    result: WorkerResult
+    latency: LatencySummary
+    grouped: GroupedLatency | None
+    canary: CanaryReading | None
+    drift_corrected_ms: float | None
+    energy: EnergyReading | None
+    energy_absent_reason: str
+    before: Conditions
+    after: Conditions
+    interference: Interference
+    flags: tuple[RaisedFlag, ...]
+
+
+class Bench:
+    """The board as attempts see it.
+
+    Args:
+        root: Where the board's files are read.
+        baselines: What the board is like when nothing disturbs it; learns from every attempt.
+    """
+
+    def __init__(self, root: Path, baselines: Baselines) -> None:
+        self._root = root
+        self._baselines = baselines
+
+    def attempt(
+        self,
+        worker: WorkerProcess,
+        spec: BenchmarkSpec,
+        model_path: Path,
+        *,
+        library: str,
+        gate: GateOutcome,
+        power: PowerPlan,
+        deadline_s: float,
+        on_phase: Callable[[Phase], None],
+    ) -> Attempt:
+        """Measure a model once.
+
+        Args:
+            worker: Has imported its runtime and waits for a job.
+            spec: What to measure and how.
+            model_path: The model's file.
+            library: The runtime's name and version.
+            gate: How the wait for a ready board ended.
+            power: How energy is to be found.
+            deadline_s: On the monotonic clock; later the job is given up.
+            on_phase: Called, from this thread, at the start of every phase.
+
+        Raises:
+            BenchmarkFailedError: If the model cannot be measured or the worker ends.
+        """
+        free_bytes = available_memory_bytes(self._root)
+        job = job_message(
+            spec,
+            model_path=model_path,
+            canary_path=CANARY_FILE,
+            memory_limit_bytes=None if free_bytes is None else int(MEMORY_SHARE * free_bytes),
+            energy=power.meter is not None,
+        )
+        worker.begin(job, deadline_s)
+        worker.expect("settled", on_phase)
+        on_phase(Phase.MEASURE)
+
+        def load() -> LoadSnapshot:
+            return read_load(self._root, (worker.pid,))
+
+        before = self._look(spec, load, load_first=False)
+        worker.answer("go")
+        worker.expect("sampled", on_phase)
+        after = self._look(spec, load, load_first=True)
+        worker.answer("go")
+        energy, absent_reason = power.measure(worker, on_phase)
+        result = parse_result(worker.expect("result", on_phase), spec)
+        return self._conclude(result, before, after, _key(spec, library, before), gate, energy, absent_reason)
+
+    def _look(self, spec: BenchmarkSpec, load: Callable[[], LoadSnapshot], *, load_first: bool) -> View:
+        """Return the board now. What else is looked at may start programs: that must not be in the window."""
+        early = load() if load_first else None
+        conditions = read_conditions(self._root)
+        throttled = throttling.read_throttling(self._root)
+        clock_mhz = clock.working_clock_mhz(self._root, spec.cpu_affinity)
+        return View(conditions=conditions, load=early or load(), throttling=throttled, clock_mhz=clock_mhz)
+
+    def _conclude(
+        self,
+        result: WorkerResult,
+        before: View,
+        after: View,
+        key: str,
+        gate: GateOutcome,
+        energy: EnergyReading | None,
+        absent_reason: str,
+    ) -> Attempt:
+        latency = summarise(result.samples_ms)
+        seen = _interference(interference(before.load, after.load), result)
+        canary_ms = canary_median_ms(result)
+        clocks = [view.clock_mhz for view in (before, after) if view.clock_mhz is not None]
+        if clocks:
+            self._baselines.learn_clock(key, max(clocks))
+        evidence = Evidence(
+            result=result,
+            latency=latency,
+            interference=seen,
+            throttling=throttling.raised(before.throttling, after.throttling),
+            clock_mhz=min(clocks, default=None),
+            expected_clock_mhz=self._baselines.clock_mhz(key) if clocks else None,
+            canary=None,
+            canary_ms=canary_ms,
+            gate_obstacle=gate.obstacle,
+        )
+        # What else went wrong in the window also slowed the canary down: that is no speed of the board's own.
+        disturbed = any(raised.flag in CONTAMINATED_CANARY for raised in raise_flags(evidence))
+        if canary_ms is not None and not disturbed:
+            self._baselines.learn_canary(key, canary_ms)
+        canary = canary_reading(result, self._baselines.canary_ms(key))
+        return Attempt(
+            result=result,
+            latency=latency,
+            grouped=summarise_groups(result.groups_ms, result.group_runs) if result.groups_ms else None,
+            canary=canary,
+            drift_corrected_ms=drift_corrected_ms(result, canary),
+            energy=energy,
+            energy_absent_reason=absent_reason,
+            before=replace(before.conditions, expected_clock_mhz=evidence.expected_clock_mhz),
+            after=replace(after.conditions, expected_clock_mhz=evidence.expected_clock_mhz),
+            interference=seen,
+            flags=raise_flags(replace(evidence, canary=canary)),
+        )
+
+
+def _key(spec: BenchmarkSpec, library: str, view: View) -> str:
+    """Return what the reference model's speed depends on, by the board's owner's own will."""
+    cpus = ",".join(map(str, spec.cpu_affinity)) or "any"
+    mode = view.conditions.power_mode or "-"
+    return f"{spec.threads} threads on {cpus}, {library}, {view.conditions.governor or '-'}, {mode}"
+
+
+def _interference(seen: WindowLoad, result: WorkerResult) -> Interference:
+    return Interference(
+        other_cpu_percent=seen.other_cpu_percent,
+        steal_percent=seen.steal_percent,
+        cpu_pressure_percent=seen.cpu_pressure_percent,
+        involuntary_switches_per_inference=result.involuntary_switches / result.runs,
+        major_faults=result.major_faults,
+        swap_ins=seen.swap_ins,
+    )
+
+
+def canary_median_ms(result: WorkerResult) -> float | None:
+    """Return the reference model's latency in this job; None where it did not run."""
+    if not result.canary_turns_ms:
+        return None
+    return median([median(turn) for turn in result.canary_turns_ms])
+
+
+def canary_reading(result: WorkerResult, baseline_ms: float | None) -> CanaryReading | None:
+    """Return the reference model's reading around the samples."""
+    if not result.canary_turns_ms:
+        return None
+    return CanaryReading(
+        before_ms=median(result.canary_turns_ms[0]),
+        after_ms=median(result.canary_turns_ms[-1]),
+        baseline_ms=baseline_ms,
+    )
+
+
+def drift_corrected_ms(result: WorkerResult, canary: CanaryReading | None) -> float | None:
+    """Return the median latency as it would have been at the reference model's baseline speed.
+
+    Every turn's samples are scaled by what the reference model took right before and after that turn: a
+    board's speed changes within a second where it is shared.
+    """
+    if canary is None or canary.baseline_ms is None:
+        return None
+    turns = [median(turn) for turn in result.canary_turns_ms]
+    corrected: list[float] = []
+    begin = 0
+    for end, before_ms, after_ms in zip(result.turn_ends, turns, turns[1:], strict=False):
+        scale = canary.baseline_ms / ((before_ms + after_ms) / 2)
+        corrected += [scale * sample for sample in result.samples_ms[begin:end]]
+        begin = end
+    return median(corrected)

@@ -1,0 +1,107 @@
+"""What this board is like when nothing disturbs it: learnt from its own jobs, kept between starts of the agent."""
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from device_agent.worker import quantile
+
+logger = logging.getLogger(__name__)
+
+BASELINES_FILE = "baselines.json"
+REMEMBERED = 100
+# Disturbances only ever make a board slower, so its own speed is near the fast end of what was seen. The
+# fastest quarter's edge is half a percent below the median where nothing disturbs, and stays where it is
+# while up to three quarters of the jobs are disturbed.
+CANARY_SHARE = 0.25
+# The clock that most jobs ran at, and that some ran a little above.
+CLOCK_SHARE = 0.75
+# A board that has not worked for so long is as cool as it gets where it stands.
+IDLE_S = 300.0
+
+
+class Baselines:
+    """Recent readings by a key that names what they depend on. May be used from any thread."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Read what an earlier agent learnt; without a path nothing is kept.
+
+        A file that cannot be read is started anew: what it held is learnt again within a few jobs.
+        """
+        self._path = path
+        self._lock = threading.Lock()
+        self._readings: dict[str, list[float]] = {}
+        self._idle_temperature_c: float | None = None
+        if path is None or not path.exists():
+            return
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            self._readings = {
+                key: [float(value) for value in values] for key, values in kept["readings"].items()
+            }
+            self._idle_temperature_c = kept["idle_temperature_c"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.warning("cannot read the baselines in '%s', learning them anew: %s", path, error)
+            self._readings = {}
+
+    def learn_canary(self, key: str, latency_ms: float) -> None:
+        """Remember what the reference model took in a job."""
+        self._learn(f"canary_ms {key}", latency_ms)
+
+    def canary_ms(self, key: str) -> float | None:
+        """Return what the reference model takes on this board when nothing disturbs it."""
+        return self._share(f"canary_ms {key}", CANARY_SHARE)
+
+    def learn_clock(self, key: str, clock_mhz: float) -> None:
+        """Remember the clock under load in a job."""
+        self._learn(f"clock_mhz {key}", clock_mhz)
+
+    def clock_mhz(self, key: str) -> float | None:
+        """Return the clock that this board has under load when nothing slows it down."""
+        return self._share(f"clock_mhz {key}", CLOCK_SHARE)
+
+    def readings(self, key: str) -> Sequence[float]:
+        """Return the reference model's readings under a key, oldest first."""
+        with self._lock:
+            return tuple(self._readings.get(f"canary_ms {key}", ()))
+
+    def idle_temperature_c(self, now_c: float, *, idle_s: float) -> float:
+        """Return the temperature of the idle board, given its present one after `idle_s` seconds without a job.
+
+        A board that has rested is at its idle temperature, whatever it was on a colder day; otherwise the
+        lowest that was seen since counts.
+        """
+        with self._lock:
+            known = self._idle_temperature_c
+            if known is None or now_c < known or idle_s >= IDLE_S:
+                self._idle_temperature_c = now_c
+                self._save()
+            assert self._idle_temperature_c is not None
+            return self._idle_temperature_c
+
+    def _learn(self, key: str, value: float) -> None:
+        with self._lock:
+            self._readings[key] = [*self._readings.get(key, []), value][-REMEMBERED:]
+            self._save()
+
+    def _share(self, key: str, share: float) -> float | None:
+        with self._lock:
+            values = self._readings.get(key)
+            return quantile(values, share) if values else None
+
+    def _save(self) -> None:
+        if self._path is None:
+            return
+        kept = {"readings": self._readings, "idle_temperature_c": self._idle_temperature_c}
+        partial = self._path.with_suffix(".part")
+        try:
+            partial.write_text(json.dumps(kept), encoding="utf-8")
+            partial.replace(self._path)
+        except OSError as error:
+            # A full disk must not fail a measurement; what is in memory goes on.
+            logger.warning("cannot keep the baselines in '%s': %s", self._path, error.strerror)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)

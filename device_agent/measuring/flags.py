@@ -1,0 +1,180 @@
+"""Decides which flags a measurement carries, from what was seen around it. `measurement.md` has the table."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from device_agent.benchmark import CanaryReading, Flag, Interference, RaisedFlag
+from device_agent.measuring.latency import LatencySummary
+from device_agent.measuring.worker_result import WorkerResult
+from device_agent.worker import median
+
+CLOCK_SHARE = 0.03
+DRIFT_SHARE = 0.03
+OTHER_CPU_PERCENT = 5.0
+STEAL_PERCENT = 1.0
+PRESSURE_PERCENT = 1.0
+SWITCHES_PER_INFERENCE = 1.0
+SPREAD_SHARE = 0.10
+SPAN_MS = 100.0
+SEVERE_SHARE = 0.05
+# Nothing of the system's own holds a process up for so long; a stopped or swapped-out worker stands still.
+STALL_MS = 100.0
+CANARY_SHARE = 0.02
+# With one of these the reference model was disturbed as well, and tells nothing about the board.
+CONTAMINATED_CANARY = frozenset({Flag.THROTTLED, Flag.FREQ, Flag.NOISE, Flag.MEM})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What was seen around one attempt.
+
+    Attributes:
+        throttling: What slowed the board down, a line each.
+        clock_mhz: Lowest clock of the working cores, read under load right before and after the samples.
+        expected_clock_mhz: What it should have been.
+        gate_obstacle: What stood in the way when the gate was passed all the same.
+    """
+
+    result: WorkerResult
+    latency: LatencySummary
+    interference: Interference
+    throttling: Sequence[str]
+    clock_mhz: float | None
+    expected_clock_mhz: float | None
+    canary: CanaryReading | None
+    canary_ms: float | None
+    gate_obstacle: str | None
+
+
+def raise_flags(evidence: Evidence) -> tuple[RaisedFlag, ...]:
+    """Return the flags of an attempt, each with the value that raised it and the bound that it passed."""
+    return tuple(
+        RaisedFlag(flag=flag, reason="; ".join(reasons))
+        for flag, find in _FINDERS.items()
+        if (reasons := list(find(evidence)))
+    )
+
+
+def _throttled(evidence: Evidence) -> Iterator[str]:
+    yield from evidence.throttling
+
+
+def _slow_clock(evidence: Evidence) -> Iterator[str]:
+    clock, expected = evidence.clock_mhz, evidence.expected_clock_mhz
+    if clock is not None and expected is not None and clock < (1 - CLOCK_SHARE) * expected:
+        yield f"the clock fell to {clock:.0f} MHz, {100 * (1 - clock / expected):.0f} % below the expected {expected:.0f}"
+
+
+def _drift(evidence: Evidence) -> Iterator[str]:
+    samples = evidence.result.samples_ms
+    third = len(samples) // 3
+    if third:
+        first, last = median(samples[:third]), median(samples[-third:])
+        change = last / first - 1
+        if abs(change) > DRIFT_SHARE:
+            yield f"the last third of the samples differs from the first by {100 * change:+.1f} %"
+
+
+def _noise(evidence: Evidence) -> Iterator[str]:
+    seen = evidence.interference
+    bounds = (
+        (seen.other_cpu_percent, OTHER_CPU_PERCENT, "other processes used {:.1f} % of a core"),
+        (seen.steal_percent, STEAL_PERCENT, "the hypervisor took {:.1f} % of the processor"),
+        (seen.cpu_pressure_percent, PRESSURE_PERCENT, "tasks waited for a processor in {:.1f} % of the time"),
+        (
+            seen.involuntary_switches_per_inference,
+            SWITCHES_PER_INFERENCE,
+            "the worker was taken off a core {:.1f} times an inference",
+        ),
+    )
+    for value, bound, text in bounds:
+        if value is not None and value > bound:
+            yield f"{text.format(value)}, more than {bound:g}"
+
+
+def _short_of_memory(evidence: Evidence) -> Iterator[str]:
+    if evidence.interference.major_faults:
+        yield f"the worker read {evidence.interference.major_faults} pages from a disk while it was timed"
+    if evidence.interference.swap_ins:
+        yield f"the system read {evidence.interference.swap_ins} pages back from swap"
+
+
+def _unstable(evidence: Evidence) -> Iterator[str]:
+    latency, result = evidence.latency, evidence.result
+    spread = relative_spread(span_means(result.groups_ms or result.samples_ms, SPAN_MS))
+    if spread >= SPREAD_SHARE:
+        yield f"the standard deviation is {100 * spread:.0f} % of the mean, {100 * SPREAD_SHARE:g} % or more"
+    severe = latency.severe_outliers / latency.samples
+    if severe > SEVERE_SHARE:
+        yield f"{100 * severe:.1f} % of the samples are severe outliers, more than {100 * SEVERE_SHARE:g} %"
+    if result.longest_stall_ms > max(STALL_MS, latency.median_ms):
+        yield f"the worker stood still for {result.longest_stall_ms:.0f} ms"
+
+
+def span_means(samples: Sequence[float], span_ms: float) -> list[float]:
+    """Return the means of consecutive samples that fill a span each; slower samples are a span alone.
+
+    The rule on the standard deviation is pyperf's, whose values are means over loops of 100 ms. Of single
+    samples it tells little: one interrupt of 0.4 ms among 2,700 samples of 0.06 ms makes 12 % of it, and on
+    two threads of a quiet virtual machine (AMD EPYC, four networks of 0.07 to 8 ms, 70 series of 2.5 s) no
+    series was below 10 %.
+    """
+    means: list[float] = []
+    begin, filled_ms = 0, 0.0
+    for index, sample in enumerate(samples, start=1):
+        filled_ms += sample
+        if filled_ms >= span_ms:
+            means.append(filled_ms / (index - begin))
+            begin, filled_ms = index, 0.0
+    # What is left at the end is too short a span to count, unless it is all there is.
+    return means or [statistics.fmean(samples)]
+
+
+def relative_spread(samples: Sequence[float]) -> float:
+    """Return the standard deviation as a share of the mean; 0 for a single sample."""
+    if len(samples) < 2:
+        return 0.0
+    return statistics.stdev(samples) / statistics.fmean(samples)
+
+
+def _off_its_baseline(evidence: Evidence) -> Iterator[str]:
+    if evidence.canary is None or evidence.canary.baseline_ms is None or evidence.canary_ms is None:
+        return
+    change = evidence.canary_ms / evidence.canary.baseline_ms - 1
+    if abs(change) > CANARY_SHARE:
+        yield (
+            f"the reference model took {evidence.canary_ms:.4g} ms, {100 * change:+.1f} % off its baseline "
+            f"of {evidence.canary.baseline_ms:.4g} ms on this board"
+        )
+
+
+def _interval_missed(evidence: Evidence) -> Iterator[str]:
+    if not evidence.result.interval_reached:
+        latency = evidence.latency
+        half_width = (latency.median_ci_high_ms - latency.median_ci_low_ms) / 2 / latency.median_ms
+        yield f"the interval is still ± {100 * half_width:.1f} % wide after {latency.samples} samples"
+
+
+def _warmup_capped(evidence: Evidence) -> Iterator[str]:
+    if evidence.result.warmup_capped:
+        yield f"latencies had not settled after {len(evidence.result.warmup_ms)} warm-up inferences"
+
+
+def _gate_passed(evidence: Evidence) -> Iterator[str]:
+    if evidence.gate_obstacle is not None:
+        yield f"measured although {evidence.gate_obstacle}"
+
+
+_FINDERS = {
+    Flag.THROTTLED: _throttled,
+    Flag.FREQ: _slow_clock,
+    Flag.DRIFT: _drift,
+    Flag.NOISE: _noise,
+    Flag.MEM: _short_of_memory,
+    Flag.UNSTABLE: _unstable,
+    Flag.CANARY: _off_its_baseline,
+    Flag.CI_NOT_REACHED: _interval_missed,
+    Flag.WARMUP_CAP: _warmup_capped,
+    Flag.GATE_TIMEOUT: _gate_passed,
+}

@@ -1,0 +1,91 @@
+"""Waits until the board is cool and quiet enough for a measurement."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_agent.board.conditions import read_temperature_c
+from device_agent.board.load import LoadSnapshot, interference, read_load
+from device_agent.measuring.baselines import Baselines
+
+WARMER_C = 5.0
+QUIET_S = 2.0
+QUIET_PERCENT = 5.0
+STEP_S = 0.25
+LIMIT_S = 120.0
+SAY_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateOutcome:
+    """How the wait ended. `obstacle` says in one line what still stood in the way; None where nothing did."""
+
+    waited_s: float
+    obstacle: str | None
+
+
+class Gate:
+    """Holds a job back until the board is no hotter than idle + 5 °C and others use under 5 % of a core.
+
+    Args:
+        root: Where the board's files are read.
+        baselines: Knows the idle temperature.
+        limit_s: Longest wait; 0 lets every job pass at once, unseen.
+    """
+
+    def __init__(self, root: Path, baselines: Baselines, limit_s: float = LIMIT_S) -> None:
+        self._root = root
+        self._baselines = baselines
+        self._limit_s = limit_s
+        self._last_job_s = -float("inf")
+
+    def job_ended(self) -> None:
+        """Note that the board has worked until now."""
+        self._last_job_s = time.monotonic()
+
+    def wait(
+        self, pids: tuple[int, ...], say: Callable[[str], None], pause: Callable[[float], bool]
+    ) -> GateOutcome:
+        """Return once the board is ready, or the limit is reached, or `pause` asks to stop.
+
+        Args:
+            pids: Processes whose work is not other people's.
+            say: Told every few seconds what is waited for.
+            pause: Sleeps for the seconds it is given; returns True to give up.
+        """
+        if self._limit_s <= 0:
+            return GateOutcome(waited_s=0.0, obstacle=None)
+        begin_s = time.monotonic()
+        said_s = begin_s
+        window: deque[LoadSnapshot] = deque([read_load(self._root, pids)])
+        while True:
+            stopped = pause(STEP_S)
+            window.append(read_load(self._root, pids))
+            # The newest window that is long enough.
+            while len(window) > 2 and window[-1].time_s - window[1].time_s >= QUIET_S:
+                window.popleft()
+            measured = window[-1].time_s - window[0].time_s >= QUIET_S
+            obstacle = self._obstacle(window[0], window[-1]) if measured else "looking for 2 s"
+            waited_s = time.monotonic() - begin_s
+            if measured and obstacle is None:
+                return GateOutcome(waited_s=waited_s, obstacle=None)
+            if stopped or (waited_s >= self._limit_s and measured):
+                return GateOutcome(waited_s=waited_s, obstacle=obstacle)
+            if measured and obstacle is not None and time.monotonic() - said_s >= SAY_EVERY_S:
+                said_s = time.monotonic()
+                say(obstacle)
+
+    def _obstacle(self, earlier: LoadSnapshot, now: LoadSnapshot) -> str | None:
+        """Return what stands in the way of a measurement, or None."""
+        temperature_c = read_temperature_c(self._root)
+        if temperature_c is not None:
+            idle_s = time.monotonic() - self._last_job_s
+            idle_c = self._baselines.idle_temperature_c(temperature_c, idle_s=idle_s)
+            if temperature_c > idle_c + WARMER_C:
+                return f"the board has {temperature_c:.1f} °C, more than {WARMER_C:g} °C above its idle {idle_c:.1f} °C"
+        other_percent = interference(earlier, now).other_cpu_percent
+        if other_percent is not None and other_percent > QUIET_PERCENT:
+            return f"other processes use {other_percent:.0f} % of a core, more than {QUIET_PERCENT:g} %"
+        return None

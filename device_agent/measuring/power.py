@@ -1,0 +1,144 @@
+"""How energy is to be found in one job: by a sensor, by a formula, or not at all, with the reason."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_agent.benchmark import BenchmarkSpec, EnergyReading, Phase
+from device_agent.errors import SensorError
+from device_agent.measuring.energy import EnergyPass, InferenceWindow
+from device_agent.measuring.worker_process import WorkerProcess
+from device_agent.sensors import modelled
+from device_agent.sensors.base import PowerMeter, PowerSource
+from device_agent.sensors.catalogue import choose, known_sources
+from device_agent.sensors.modelled import EnergyModel
+from device_agent.sensors.raspberry_pi_pmic import LinearCalibration
+
+ON_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "cuda")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerOptions:
+    """Where power is read.
+
+    Attributes:
+        source: Name of the source; empty for the best one.
+        energy_model: The user's formula, for boards without a sensor; None for none.
+        calibration: The user's line for the rails of a Raspberry Pi 5; None for none.
+    """
+
+    source: str = ""
+    energy_model: EnergyModel | None = None
+    calibration: LinearCalibration | None = None
+
+    def sources(self) -> tuple[PowerSource, ...]:
+        """Return the sources to choose from, best first."""
+        return known_sources(self.calibration)
+
+
+class PowerPlan:
+    """What a job does about energy. Its owner calls `close()`.
+
+    `meter` is None where no pass is needed; `measure` then tells at once what is known.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: PowerSource | None = None,
+        meter: PowerMeter | None = None,
+        known: EnergyReading | None = None,
+        absent_reason: str = "",
+        wait: Callable[[float], None],
+    ) -> None:
+        self.meter = meter
+        self._source = source
+        self._known = known
+        self._absent_reason = absent_reason
+        self._wait = wait
+
+    def close(self) -> None:
+        """Let go of the sensor."""
+        if self.meter is not None:
+            self.meter.close()
+
+    def measure(
+        self, worker: WorkerProcess, on_phase: Callable[[Phase], None]
+    ) -> tuple[EnergyReading | None, str]:
+        """Go through the worker's energy pass; return the energy, or None and the reason.
+
+        A sensor that fails ends the pass, not the job.
+
+        Raises:
+            BenchmarkFailedError: If the worker ends or the job is cancelled.
+        """
+        if self.meter is None or self._source is None:
+            return self._known, self._absent_reason
+        reading = EnergyPass(self.meter, wait=self._wait)
+        failures: list[str] = []
+
+        def look(sample: Callable[[], None]) -> None:
+            if failures:
+                return
+            try:
+                sample()
+            except SensorError as error:
+                failures.append(str(error))
+
+        worker.expect("idle", on_phase)
+        look(reading.idle)
+        worker.answer("run")
+        begin_s = worker.expect("running", on_phase)["begin_s"]
+        look(lambda: reading.sample_while(lambda: worker.alive() and reading.wants_more(begin_s)))
+        worker.answer("stop")
+        ended = worker.expect("stopped", on_phase)
+        look(reading.idle)
+        worker.answer("go")
+        if failures:
+            return None, failures[0]
+        window = InferenceWindow(begin_s=begin_s, end_s=ended["end_s"], inferences=ended["inferences"])
+        try:
+            return reading.result(window, self._source), ""
+        except SensorError as error:
+            return None, str(error)
+
+
+def plan_power(
+    root: Path, options: PowerOptions, spec: BenchmarkSpec, model_path: Path, wait: Callable[[float], None]
+) -> PowerPlan:
+    """Return what a job does about energy; a source that cannot be read becomes the reason why it is absent.
+
+    Args:
+        root: Where the board's files are read.
+        options: The agent's own.
+        spec: Whether energy is asked for, and by which source.
+        model_path: The model's file.
+        wait: Sleeps; ends the job where it is cancelled.
+    """
+    if not spec.energy:
+        return PowerPlan(absent_reason="energy was not asked for", wait=wait)
+    wanted = spec.power_source or options.source
+    try:
+        if wanted == modelled.NAME and options.energy_model is not None:
+            known = _by_formula(options.energy_model, spec, model_path)
+            return PowerPlan(known=known, wait=wait)
+        on_gpu = spec.provider in ON_GPU
+        source = choose(root, wanted, sources=options.sources(), on_gpu=on_gpu)
+        return PowerPlan(source=source, meter=source.open(root), wait=wait)
+    except SensorError as error:
+        return PowerPlan(absent_reason=str(error), wait=wait)
+
+
+def _by_formula(model: EnergyModel, spec: BenchmarkSpec, model_path: Path) -> EnergyReading:
+    return EnergyReading(
+        net_mj=model.energy_mj(macs=spec.macs, model_bytes=model_path.stat().st_size),
+        gross_mj=None,
+        idle_mw=None,
+        active_mw=None,
+        source=modelled.NAME,
+        scope="",
+        updates_per_s=None,
+        inferences=None,
+        modelled=True,
+        calibration=str(model),
+    )

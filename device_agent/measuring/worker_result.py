@@ -1,0 +1,143 @@
+"""What goes to a worker and what comes back, in the agent's own types. `worker.py` describes the lines."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from device_agent.benchmark import (
+    BenchmarkSpec,
+    ExecutionSettings,
+    InputShape,
+    MemoryUsage,
+    OperatorTime,
+    Precision,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerResult:
+    """What a worker measured. Times in milliseconds, in the order they were taken.
+
+    Attributes:
+        groups_ms: Loops of `group_runs` inferences; empty where one inference takes 1 ms or more.
+        turn_ends: Number of samples at the end of each of the model's turns.
+        canary_turns_ms: The reference model's latencies, one turn more than the model had; empty without it.
+        longest_stall_ms: Longest time beyond the usual between two ends of runs.
+        runs: Inferences of the model and the canary within the timed part.
+    """
+
+    load_ms: float
+    load_was_cold: bool
+    warm_load_ms: float
+    first_inference_ms: float
+    warmup_ms: tuple[float, ...]
+    samples_ms: tuple[float, ...]
+    groups_ms: tuple[float, ...]
+    group_runs: int
+    turn_ends: tuple[int, ...]
+    canary_turns_ms: tuple[tuple[float, ...], ...]
+    longest_stall_ms: float
+    runs: int
+    involuntary_switches: int
+    major_faults: int
+    warmup_capped: bool
+    interval_reached: bool
+    memory: MemoryUsage
+    gpu_peak_bytes: int | None
+    operators: tuple[OperatorTime, ...]
+    input_shapes: tuple[InputShape, ...]
+    provider: str
+    precision: Precision | None
+    execution: ExecutionSettings
+
+
+def job_message(
+    spec: BenchmarkSpec,
+    *,
+    model_path: Path,
+    canary_path: Path | None,
+    memory_limit_bytes: int | None,
+    energy: bool,
+) -> dict[str, object]:
+    """Return a job as the worker reads it."""
+    return {
+        "model_path": str(model_path),
+        "threads": spec.threads,
+        "cpu_affinity": list(spec.cpu_affinity),
+        "provider": spec.provider,
+        "input_shapes": {shape.name: list(shape.dimensions) for shape in spec.input_shapes},
+        "batch_size": spec.batch_size,
+        "input_data": spec.input_data.value,
+        "seed": spec.seed,
+        "precision": None if spec.precision is None else spec.precision.value,
+        "mode": spec.mode.value,
+        "memory_limit_bytes": memory_limit_bytes,
+        "canary_path": None if canary_path is None else str(canary_path),
+        "profile": spec.profile,
+        "energy": energy,
+    }
+
+
+def parse_result(event: Mapping[str, Any], spec: BenchmarkSpec) -> WorkerResult:
+    """Return what a result event says of a job with this spec."""
+    return WorkerResult(
+        load_ms=event["load_ns"] / 1e6,
+        load_was_cold=event["load_was_cold"],
+        warm_load_ms=event["warm_load_ns"] / 1e6,
+        first_inference_ms=event["first_inference_ns"] / 1e6,
+        warmup_ms=_milliseconds(event["warmup_ns"]),
+        samples_ms=_milliseconds(event["samples_ns"]),
+        groups_ms=_milliseconds(event["groups_ns"]),
+        group_runs=event["group_runs"],
+        turn_ends=tuple(event["turn_ends"]),
+        canary_turns_ms=tuple(map(_milliseconds, event["canary_ns"])),
+        longest_stall_ms=event["longest_stall_ns"] / 1e6,
+        runs=event["runs"],
+        involuntary_switches=event["involuntary_switches"],
+        major_faults=event["major_faults"],
+        warmup_capped=event["warmup_capped"],
+        interval_reached=event["interval_reached"],
+        memory=_memory(event["memory"]),
+        gpu_peak_bytes=event["gpu_peak_bytes"],
+        operators=tuple(_operator(row) for row in event.get("operators", ())),
+        input_shapes=tuple(
+            InputShape(name=name, dimensions=tuple(sizes))
+            for name, sizes in sorted(event["input_shapes"].items())
+        ),
+        provider=event["provider"],
+        precision=None if event["precision"] is None else Precision(event["precision"]),
+        execution=ExecutionSettings(
+            intra_op_threads=spec.threads,
+            inter_op_threads=1,
+            execution_mode="sequential",
+            spinning=event["spinning"],
+            cpu_affinity=spec.cpu_affinity,
+        ),
+    )
+
+
+def _milliseconds(nanoseconds: list[int]) -> tuple[float, ...]:
+    return tuple(value / 1e6 for value in nanoseconds)
+
+
+def _memory(fields: Mapping[str, Any]) -> MemoryUsage:
+    baseline, after_load, after_first, after_last = fields["marks"]
+    return MemoryUsage(
+        baseline_bytes=baseline,
+        after_load_bytes=after_load,
+        after_first_inference_bytes=after_first,
+        after_last_inference_bytes=after_last,
+        pss_bytes=fields["pss"],
+        method=fields["method"],
+    )
+
+
+def _operator(row: Mapping[str, Any]) -> OperatorTime:
+    return OperatorTime(
+        layer=row["layer"],
+        operator_type=row["operator_type"],
+        provider=row["provider"],
+        mean_ms=row["mean_ns"] / 1e6,
+        calls=row["calls"],
+    )
