@@ -228,6 +228,7 @@ class EnergyReading:
         updates_per_s: New values of the sensor per second.
         modelled: Whether a formula stands in for a sensor.
         calibration: The correction applied to the source's readings, or the formula; empty for none.
+        covers: What exactly was read, e.g. `VDD_IN`; empty with a formula.
     """
 
     net_mj: float
@@ -240,6 +241,7 @@ class EnergyReading:
     inferences: int | None
     modelled: bool = False
     calibration: str = ""
+    covers: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

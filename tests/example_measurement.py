@@ -1,18 +1,27 @@
-"""A measurement with something in every field."""
+"""Measurements with something in every field."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from controller.core.measurement import (
+    Canary,
     Conditions,
+    DiscardedAttempt,
+    Energy,
+    ExecutionSettings,
+    FlagReason,
+    GroupedLatency,
+    Interference,
     LatencyStatistics,
     Measurement,
     MeasurementMode,
     MemoryUsage,
+    OperatorTime,
 )
 
 
 def measurement(request_id: str, *, median_ms: float = 3.21) -> Measurement:
-    """Return a measurement in which some figures are absent, as on a board without sensors."""
+    """Return a measurement in which some figures are absent, as on a board without sensors and an older agent."""
     return Measurement(
         request_id=request_id,
         model_sha256="ab" * 32,
@@ -71,4 +80,62 @@ def measurement(request_id: str, *, median_ms: float = 3.21) -> Measurement:
             cpu_pressure_percent=None,
         ),
         flags=("CI_NOT_REACHED",),
+    )
+
+
+def complete_measurement(request_id: str) -> Measurement:
+    """Return a measurement of a board that tells everything."""
+    noise = FlagReason(flag="NOISE", reason="other processes used 43 % of a core")
+    return replace(
+        measurement(request_id),
+        flags=("NOISE",),
+        flag_reasons=(noise,),
+        precision="float32",
+        batch_size=1,
+        input_data="random",
+        seed=0,
+        load_was_cold=True,
+        warm_load_ms=4.5,
+        grouped=GroupedLatency(
+            median_ms=3.2, median_ci_low_ms=3.1, median_ci_high_ms=3.3, inferences_per_group=4, groups=48
+        ),
+        canary=Canary(before_ms=1.1, after_ms=1.2, baseline_ms=1.0),
+        drift_corrected_ms=2.8,
+        energy_mj=2.5,
+        energy_absent_reason="",
+        energy=Energy(
+            gross_mj=6.0,
+            net_mj=2.5,
+            idle_mw=3500.0,
+            active_mw=6000.0,
+            source="ina2xx",
+            scope="input",
+            updates_per_s=12.5,
+            inferences=900,
+            modelled=False,
+            calibration="",
+        ),
+        operators=(
+            OperatorTime(layer="stem.conv", operator_type="Conv", provider="CPU", mean_ms=0.3, calls=1.0),
+        ),
+        interference=Interference(
+            other_cpu_percent=43.0,
+            steal_percent=0.0,
+            cpu_pressure_percent=None,
+            involuntary_switches_per_inference=0.5,
+            major_faults=0,
+            swap_ins=None,
+        ),
+        discarded_attempts=(DiscardedAttempt(median_ms=3.4, samples=64, flag_reasons=(noise,)),),
+        execution=ExecutionSettings(
+            intra_op_threads=4,
+            inter_op_threads=1,
+            execution_mode="sequential",
+            spinning=True,
+            cpu_affinity=(0, 1, 2, 3),
+        ),
+        gpu_peak_bytes=5_000_000,
+        gate_wait_s=2.5,
+        agent_version="0.1.0",
+        kernel_release="6.12.0",
     )

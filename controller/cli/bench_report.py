@@ -136,7 +136,7 @@ def print_report(rows: Sequence[Mapping[str, Any]]) -> None:
     else:
         print_table(MEASUREMENT_HEADERS, map(measurement_row, rows))
     for line in _lines(rows):
-        console().print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(line)
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
@@ -165,7 +165,11 @@ def print_profiles(device: str, measured: Mapping[str, Sequence[Measurement]]) -
         if not first.operators:
             continue
         types, slowest = profile_rows(first, _SLOWEST_LAYERS)
-        title = f"where the time of {name} on {device} goes, timed in a pass of its own"
-        print_table(("operator", "share", "ms", "layers"), types, title=title)
-        title = f"its slowest layers, {len(slowest)} of {len(first.operators)}"
-        print_table(("layer", "operator", "share", "ms", "provider"), slowest, title=title)
+        _say(f"where the time of {name} on {device} goes, timed in a pass of its own:")
+        print_table(("operator", "share", "ms", "layers"), types)
+        _say(f"its slowest layers, {len(slowest)} of {len(first.operators)}:")
+        print_table(("layer", "operator", "share", "ms", "provider"), slowest)
+
+
+def _say(line: str) -> None:
+    console().print(line, markup=False, highlight=False, soft_wrap=True)

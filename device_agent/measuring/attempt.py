@@ -78,6 +78,7 @@ class Bench:
         gate: GateOutcome,
         power: PowerPlan,
         deadline_s: float,
+        limit_s: float,
         on_phase: Callable[[Phase], None],
     ) -> Attempt:
         """Measure a model once.
@@ -90,6 +91,7 @@ class Bench:
             gate: How the wait for a ready board ended.
             power: How energy is to be found.
             deadline_s: On the monotonic clock; later the job is given up.
+            limit_s: The time that the whole job had.
             on_phase: Called, from this thread, at the start of every phase.
 
         Raises:
@@ -103,7 +105,7 @@ class Bench:
             memory_limit_bytes=None if free_bytes is None else int(MEMORY_SHARE * free_bytes),
             energy=power.meter is not None,
         )
-        worker.begin(job, deadline_s)
+        worker.begin(job, deadline_s=deadline_s, limit_s=limit_s)
         worker.expect("settled", on_phase)
         on_phase(Phase.MEASURE)
 

@@ -159,6 +159,7 @@ class EnergyPass:
             updates_per_s=updates / duration_s,
             inferences=window.inferences,
             calibration=source.calibration,
+            covers=self._meter.covers,
         )
 
     def _take(self, reading: Reading) -> None:

@@ -181,7 +181,7 @@ class Measurer:
             RuntimeUnavailableError: If no worker can be started.
         """
         started_at = datetime.now(timezone.utc)
-        job = _Job(request, model_path, stop, on_progress, self._deadline_s(request), started_at)
+        job = _Job(request, model_path, stop, on_progress, self._limit_s(request), started_at)
         precision = self._inspect(job)
         attempts: list[Attempt] = []
         waited_s = 0.0
@@ -209,11 +209,8 @@ class Measurer:
             job, best, [entry for entry in attempts if entry is not best], precision, waited_s
         )
 
-    def _deadline_s(self, request: BenchmarkRequest) -> float:
-        limit_s = self.config.job_timeout_s
-        if request.spec.time_limit_s is not None:
-            limit_s = min(limit_s, request.spec.time_limit_s)
-        return time.monotonic() + limit_s
+    def _limit_s(self, request: BenchmarkRequest) -> float:
+        return min(self.config.job_timeout_s, request.spec.time_limit_s or self.config.job_timeout_s)
 
     def _inspect(self, job: "_Job") -> Precision | None:
         """Look at the model's file before a runtime does; return its precision where the file tells."""
@@ -253,6 +250,7 @@ class Measurer:
                 gate=gate,
                 power=power,
                 deadline_s=job.deadline_s,
+                limit_s=job.limit_s,
                 on_phase=job.phase,
             )
         except BenchmarkFailedError as error:
@@ -356,13 +354,14 @@ class _Job:
         model_path: Path,
         stop: StopSignal,
         on_progress: Callable[[Progress], None],
-        deadline_s: float,
+        limit_s: float,
         started_at: datetime,
     ) -> None:
         self.request = request
         self.model_path = model_path
         self.stop = stop
-        self.deadline_s = deadline_s
+        self.limit_s = limit_s
+        self.deadline_s = time.monotonic() + limit_s
         self.started_at = started_at
         self.attempt = 1
         self._on_progress = on_progress

@@ -49,6 +49,7 @@ class WorkerProcess:
         self._runtime = runtime
         self._received = b""
         self._deadline = math.inf
+        self._limit_s = math.inf
         self._taken = False
         try:
             # A file rather than a pipe: nobody has to read along while the worker is timing.
@@ -130,13 +131,19 @@ class WorkerProcess:
             providers=tuple(event["providers"]),
         )
 
-    def begin(self, job: Mapping[str, object], deadline: float) -> None:
-        """Hand the worker its job; whatever it announces later must come before `deadline` (monotonic).
+    def begin(self, job: Mapping[str, object], *, deadline_s: float, limit_s: float) -> None:
+        """Hand the worker its job.
+
+        Args:
+            job: As `worker.py` reads it.
+            deadline_s: On the monotonic clock; whatever the worker announces must come before.
+            limit_s: The time that the whole job had, for the message.
 
         Raises:
             WorkerLostError: If the worker had died before it took the job.
         """
-        self._deadline = deadline
+        self._deadline = deadline_s
+        self._limit_s = limit_s
         try:
             self._send(json.dumps(job))
         except WorkerDiedError as error:
@@ -177,7 +184,9 @@ class WorkerProcess:
             raise self._died(error) from error
         except WorkerSilentError as error:
             raise BenchmarkFailedError(
-                FailureReason.TIMED_OUT, "the job ran longer than its time limit"
+                FailureReason.TIMED_OUT,
+                f"the job ran longer than its time limit of {self._limit_s:g} s; the model may never return; "
+                "measure a smaller one, or raise time_limit_s and the agent's --job-timeout-s",
             ) from error
 
     def _died(self, error: WorkerDiedError) -> BenchmarkFailedError:

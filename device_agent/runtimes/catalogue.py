@@ -130,7 +130,8 @@ def look_up(python: str, name: str) -> RuntimeDescription | UnavailableRuntime:
             stdin=subprocess.DEVNULL,
             env=worker_environment(python),
         )
-        found, version = json.loads(done.stdout)
+        # The last line: whatever else runs when this Python starts may print as well.
+        found, version = json.loads((done.stdout.splitlines() or [""])[-1])
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         return UnavailableRuntime(
             name=name, reason=f"'{python}' does not tell whether it has {runtime.package}: {error}"

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from example_measurement import measurement
+from example_measurement import complete_measurement, measurement
 
 from controller.core.objective import METRICS, Source
 
@@ -31,3 +31,16 @@ def test_figure_that_nobody_measured_is_absent():
 def test_measurement_can_give_every_metric_that_a_device_tells():
     told = {name for name, metric in METRICS.items() if metric.source is Source.DEVICE}
     assert replace(measurement("one"), energy_mj=1.5).metrics.keys() == told
+
+
+def test_modelled_energy_is_no_figure():
+    measured = complete_measurement("one")
+    assert measured.metrics["energy_mj"] == 2.5
+    modelled = replace(measured, energy=replace(measured.energy, modelled=True))
+    assert modelled.energy_is_modelled
+    assert "energy_mj" not in modelled.metrics
+
+
+def test_contaminated_by_flags_that_say_so():
+    flags = ("CI_NOT_REACHED", "THROTTLED", "WARMUP_CAP", "CANARY", "GATE_TIMEOUT", "UNKNOWN_99")
+    assert replace(measurement("one"), flags=flags).contaminated == ("THROTTLED", "CANARY")

@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 import platform
 import time
@@ -34,7 +35,8 @@ def test_device_is_described(agent: Agent):
     assert device.memory_bytes == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert device.model_size_limit_bytes == 2 << 30
     assert [(runtime.name, runtime.version) for runtime in device.runtimes] == [
-        ("onnx", onnxruntime.__version__)
+        ("onnx", onnxruntime.__version__),
+        ("torchscript", importlib.metadata.version("torch")),
     ]
     assert "CPUExecutionProvider" in device.runtimes[0].providers
 

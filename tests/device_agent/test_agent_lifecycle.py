@@ -114,7 +114,7 @@ def test_job_beyond_the_time_limit_is_given_up(tmp_path: Path):
     with running_agent(tmp_path, "--job-timeout-s", "0.5") as agent:
         failure = agent.fail(agent.upload(conv_model()), spec(mode=FULL))
         assert failure.reason == benchmark_pb2.FAILURE_REASON_TIMED_OUT
-        assert "longer than the agent's limit of 0.5 s" in failure.message
+        assert "longer than its time limit of 0.5 s" in failure.message
 
 
 def test_python_without_the_runtime_is_reported(tmp_path: Path):

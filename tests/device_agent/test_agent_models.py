@@ -19,6 +19,7 @@ from agent_harness import (
 )
 from edgenas.v1 import model_pb2
 
+from device_agent.benchmark import ModelFormat
 from device_agent.errors import ModelMismatchError, ModelNotFoundError, StorageFullError
 from device_agent.serving.models import ModelStore
 
@@ -77,15 +78,15 @@ def test_wrong_size_is_refused(agent: Agent, size: int):
 
 def test_malformed_uploads_are_refused(agent: Agent):
     header, chunk = upload_parts(b"bytes")
-    torchscript = model_pb2.UploadModelRequest(header=header.header)
-    torchscript.header.format = model_pb2.MODEL_FORMAT_TORCHSCRIPT
+    formless = model_pb2.UploadModelRequest(header=header.header)
+    formless.header.format = model_pb2.MODEL_FORMAT_UNSPECIFIED
     too_large = model_pb2.UploadModelRequest(chunk=bytes(MIB + 1))
     for parts, message in (
         ([], "does not begin with a header"),
         ([chunk], "does not begin with a header"),
         ([header, header], "carries no chunk"),
         ([header, too_large], "a chunk has 1048577 bytes"),
-        ([torchscript], "this agent loads MODEL_FORMAT_ONNX"),
+        ([formless], "this agent loads MODEL_FORMAT_ONNX"),
     ):
         error = refused_upload(agent, parts)
         assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -147,7 +148,7 @@ def store(folder: Path, cache_limit_bytes: int = 100) -> ModelStore:
 
 
 def put(models: ModelStore, data: bytes) -> str:
-    with models.receive(sha256_of(data), len(data)) as upload:
+    with models.receive(sha256_of(data), ModelFormat.ONNX, len(data)) as upload:
         upload.write(data)
     return sha256_of(data)
 
@@ -184,6 +185,6 @@ def test_store_does_not_hold_what_it_lacks(tmp_path: Path):
 
 def test_store_keeps_nothing_of_a_mismatch(tmp_path: Path):
     models = store(tmp_path)
-    with pytest.raises(ModelMismatchError), models.receive("a" * 64, 3) as upload:
+    with pytest.raises(ModelMismatchError), models.receive("a" * 64, ModelFormat.ONNX, 3) as upload:
         upload.write(b"abc")
     assert list(tmp_path.iterdir()) == []

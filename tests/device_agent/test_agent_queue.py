@@ -4,9 +4,17 @@ from pathlib import Path
 import pytest
 from agent_harness import conv_model, sha256_of
 
-from device_agent.benchmark import BenchmarkRequest, BenchmarkSpec, InputShape, MeasurementMode, Queued
+from device_agent.benchmark import (
+    BenchmarkRequest,
+    BenchmarkSpec,
+    InputShape,
+    MeasurementMode,
+    ModelFormat,
+    Queued,
+)
 from device_agent.errors import AgentStoppingError, QueueFullError, RequestConflictError
-from device_agent.measuring.measurer import Measurer
+from device_agent.measuring.baselines import Baselines
+from device_agent.measuring.measurer import Measurer, MeasuringConfig
 from device_agent.serving.history import HISTORY_FILE, History
 from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import WAITING_LIMIT, BenchmarkQueue
@@ -32,10 +40,12 @@ def queue(tmp_path: Path):
     """A queue that accepts jobs and has not begun to run them."""
     models = ModelStore(tmp_path / "models", cache_limit_bytes=1 << 20, model_limit_bytes=1 << 20)
     data = conv_model()
-    with models.receive(sha256_of(data), len(data)) as upload:
+    with models.receive(sha256_of(data), ModelFormat.ONNX, len(data)) as upload:
         upload.write(data)
     history = History(tmp_path / HISTORY_FILE)
-    measurer = Measurer(worker_python=sys.executable, job_timeout_s=30)
+    measurer = Measurer(
+        MeasuringConfig(worker_python=sys.executable, job_timeout_s=30, gate_limit_s=0), Baselines()
+    )
     yield BenchmarkQueue(measurer=measurer, models=models, history=history)
     history.close()
 

@@ -21,14 +21,14 @@ def test_worker_parses_as_python_3_6():
     ast.parse(SOURCE, feature_version=(3, 6))
 
 
-def test_worker_imports_only_the_standard_library_numpy_and_the_runtime():
+def test_worker_imports_only_the_standard_library_numpy_and_its_runtimes():
     modules = set()
     for node in ast.walk(ast.parse(SOURCE)):
         if isinstance(node, ast.Import):
             modules |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             modules.add(node.module.split(".")[0])
-    assert modules - sys.stdlib_module_names == {"numpy", "onnxruntime"}
+    assert modules - sys.stdlib_module_names == {"numpy", "onnxruntime", "torch"}
 
 
 def test_median_interval_of_equal_blocks_is_a_point():
@@ -189,18 +189,37 @@ def test_relative_half_width_of_few_samples_is_infinite():
     ],
 )
 def test_shape_is_resolved(declared, given, resolved):
-    assert worker.resolve_shape("x", declared, given) == resolved
+    assert worker.resolve_shape(worker.Input("x", "float32", declared), given, 1) == resolved
 
 
 @pytest.mark.parametrize(
-    ("declared", "given", "message"),
+    ("declared", "given", "kind", "message"),
     [
-        (["n", 3, "h", 8], None, r"input 'x' has open axes in \[n, 3, h, 8\]; give its full shape"),
-        ([1, 3], [1, 4], r"gives 'x' the shape \[1, 4\]; the model declares \[1, 3\]"),
-        ([1, 3], [1, 3, 1], r"the model declares \[1, 3\]"),
+        (
+            ["n", 3, "h", 8],
+            None,
+            "open_shape",
+            r"input 'x' has open axes in \[n, 3, h, 8\]; give its full shape",
+        ),
+        ([1, 3], [1, 4], "invalid_spec", r"gives 'x' the shape \[1, 4\]; the model declares \[1, 3\]"),
+        ([1, 3], [1, 3, 1], "invalid_spec", r"the model declares \[1, 3\]"),
+        (None, None, "open_shape", r"the model declares no shape for its input 'x'; give it"),
+        ([1, -5], None, "invalid_shape", r"declares the shape \[1, -5\] for its input 'x'"),
+        (["n", 0], [2, 0], "invalid_shape", r"every size must be at least 1"),
     ],
 )
-def test_shape_that_cannot_be_resolved_is_refused(declared, given, message):
+def test_shape_that_cannot_be_resolved_is_refused(declared, given, kind, message):
     with pytest.raises(worker.JobError, match=message) as caught:
-        worker.resolve_shape("x", declared, given)
-    assert caught.value.kind == "invalid_spec"
+        worker.resolve_shape(worker.Input("x", "float32", declared), given, 1)
+    assert caught.value.kind == kind
+
+
+def test_batch_size_fills_an_open_first_axis():
+    assert worker.resolve_shape(worker.Input("x", "float32", ["batch", 3]), None, 8) == [8, 3]
+
+
+def test_batch_size_that_the_model_contradicts_is_refused():
+    with pytest.raises(
+        worker.JobError, match="batch_size is 8, but the model fixes the first axis of 'x' to 1"
+    ):
+        worker.resolve_shape(worker.Input("x", "float32", [1, 3]), None, 8)

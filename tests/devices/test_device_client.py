@@ -23,6 +23,7 @@ from edgenas.v1 import (
 from controller.core.errors import BenchmarkFailedError, DeviceError, DeviceUnreachableError, NotFoundError
 from controller.core.measurement import ExportedModel, MeasurementMode, ModelFormat
 from controller.core.network import INPUT, NetworkBuilder
+from controller.core.options import MeasurementOptions
 from controller.core.primitives import BatchNorm2d, Conv2d, GlobalAvgPool2d, Linear, ReLU
 from controller.devices.client import DeviceClient
 from controller.devices.connect import connected
@@ -72,7 +73,7 @@ def test_description_tells_what_runs_here(client: DeviceClient) -> None:
     found = client.describe()
 
     assert found.shares_processor
-    assert [runtime.name for runtime in found.runtimes] == ["onnx"]
+    assert "onnx" in [runtime.name for runtime in found.runtimes]
     assert found.logical_cores >= found.physical_cores >= 1
 
 
@@ -84,7 +85,8 @@ def test_measurement_arrives_whole_and_is_remembered(client: DeviceClient, model
     )
 
     latency = measured.latency
-    assert events[-3:] == ["load", "warm up", "measure"]
+    phases = [event for event in events if event in ("load", "warm up", "measure")]
+    assert phases[:3] == ["load", "warm up", "measure"]
     assert latency.min_ms <= latency.median_ci_low_ms <= latency.median_ms <= latency.median_ci_high_ms
     assert latency.samples == len(measured.samples_ms) >= 64
     assert measured.model_sha256 == model.sha256
@@ -128,7 +130,13 @@ def test_unknown_benchmark_is_not_found(client: DeviceClient) -> None:
 
 def test_refusal_of_the_agent_is_passed_on(client: DeviceClient, model: ExportedModel) -> None:
     with pytest.raises(DeviceError, match=r"device 'bench' refused: .*threads"):
-        client.measure(model, request_id="threads", model_name="net", mode=SEARCH, threads=5000)
+        client.measure(
+            model,
+            request_id="threads",
+            model_name="net",
+            mode=SEARCH,
+            options=MeasurementOptions(threads=5000),
+        )
 
 
 def test_silence_beyond_patience_names_device_address_and_next_step() -> None:

@@ -15,6 +15,7 @@ from controller.core.measurement import (
     MeasurementMode,
 )
 from controller.core.objective import Constraint, Objective
+from controller.core.options import MeasurementOptions
 from controller.core.protocols import SearchAlgorithm
 from controller.evaluation import Board
 from controller.search import Budget, Search
@@ -35,18 +36,30 @@ class ScriptedBench:
 
     Attributes:
         before: Called with the model's name before each answer; may block or raise.
+        flags: What the answer to a request id carries.
+        asked: Names of the models, and how thoroughly they were measured.
+        requests: Request ids and what was asked besides.
     """
 
     before: Callable[[str], object] = lambda _: None
+    flags: Callable[[str], tuple[str, ...]] = lambda _: ()
     asked: list[tuple[str, MeasurementMode]] = field(default_factory=list)
+    requests: list[tuple[str, MeasurementOptions]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def measure(
-        self, model: ExportedModel, *, request_id: str, model_name: str, mode: MeasurementMode
+        self,
+        model: ExportedModel,
+        *,
+        request_id: str,
+        model_name: str,
+        mode: MeasurementMode,
+        options: MeasurementOptions,
     ) -> Measurement:
         """Return a latency of 1 ms for each 10 kB."""
         with self.lock:
             self.asked.append((model_name, mode))
+            self.requests.append((request_id, options))
         self.before(model_name)
         example = measurement(request_id, median_ms=len(model.data) / 1e4)
         return replace(
@@ -55,7 +68,7 @@ class ScriptedBench:
             model_name=model_name,
             mode=mode,
             energy_absent_reason="no sensor",
-            flags=(),
+            flags=self.flags(request_id),
         )
 
 

@@ -216,13 +216,6 @@ def test_search_goes_on_when_a_board_cannot_measure_one_candidate(laboratory: La
     assert {state for state, _ in states.values()} == {TrialState.COMPLETE}
 
 
-def test_search_refuses_an_objective_that_the_device_cannot_tell(laboratory: Laboratory) -> None:
-    laboratory.objectives = ("accuracy", "energy_mj")
-
-    with pytest.raises(ConfigurationError, match="device 'bench' does not tell energy_mj: no sensor"):
-        laboratory.search(laboratory.run()).run()
-
-
 def test_search_stops_when_no_candidate_meets_a_constraint(laboratory: Laboratory) -> None:
     laboratory.constraints = ("macs_m<=0.0001",)
     laboratory.space = type(laboratory.space)(

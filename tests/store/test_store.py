@@ -1,3 +1,4 @@
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from example_measurement import measurement
+from example_measurement import complete_measurement, measurement
 from store_examples import complete, pending
 
 from controller.core.errors import ConfigurationError, NotFoundError, StoreError
@@ -261,6 +262,45 @@ def test_measurement_is_kept_to_the_last_sample(store: Store, database: Path):
         "nano": measurement("two", median_ms=9.5),
     }
     again.close()
+
+
+def test_measurement_with_every_figure_is_kept(store: Store):
+    run = store.create_run({}, {})
+    trial = replace(pending(0), measurements={"pi4": "one"})
+
+    store.save_measurement(run.id, trial.id, "pi4", complete_measurement("one"))
+
+    assert store.measurements(run.id, trial) == {"pi4": complete_measurement("one")}
+
+
+OLD_MEASUREMENT = """
+{"request_id":"one","model_sha256":"abababababababababababababababababababababababababababababababab",
+"model_name":"model","runtime":"onnx","runtime_version":"onnxruntime 1.23.0","provider":"CPUExecutionProvider",
+"threads":4,"input_shapes":{"input":[1,3,32,32]},"mode":"search","started_at":"2026-05-01T12:00:00.123456Z",
+"finished_at":"2026-05-01T12:00:09Z","latency":{"median_ms":3.21,"median_ci_low_ms":3.2,
+"median_ci_high_ms":3.22,"mean_ms":3.3,"min_ms":3.1,"max_ms":9.9,"mad_ms":0.01,"p90_ms":3.5,"p99_ms":null,
+"mild_outliers":2,"severe_outliers":1,"samples":3},"load_ms":12.0,"first_inference_ms":8.0,
+"warmup_ms":[5.0,3.4],"samples_ms":[3.1,3.21,9.9],"memory":{"baseline_bytes":100,"after_load_bytes":200,
+"after_first_inference_bytes":300,"after_last_inference_bytes":300,"peak_bytes":200,"pss_bytes":null,
+"method":"VmHWM"},"energy_mj":null,"energy_absent_reason":"no power sensor","before":{"temperature_c":48.5,
+"clock_mhz":1500.0,"governor":"schedutil","load_average_1min":0.2,"available_memory_bytes":1000000000,
+"cpu_pressure_percent":null},"after":{"temperature_c":null,"clock_mhz":null,"governor":null,
+"load_average_1min":null,"available_memory_bytes":null,"cpu_pressure_percent":null},"flags":["CI_NOT_REACHED"]}
+"""
+
+
+def test_measurement_of_an_older_store_is_read_without_inventing_anything(store: Store, database: Path):
+    run = store.create_run({}, {})
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "INSERT INTO measurements (run_id, request_id, trial_id, device, measurement) VALUES (?, ?, ?, ?, ?)",
+            (run.id, "one", pending(0).id, "pi4", OLD_MEASUREMENT),
+        )
+
+    found = store.measurements(run.id, replace(pending(0), measurements={"pi4": "one"}))
+
+    assert found == {"pi4": measurement("one")}
+    assert (found["pi4"].load_was_cold, found["pi4"].gate_wait_s, found["pi4"].energy) == (None, None, None)
 
 
 def test_measurements_of_a_trial_are_its_latest(store: Store):

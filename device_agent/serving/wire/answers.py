@@ -349,6 +349,7 @@ def _energy(energy: EnergyReading) -> measurement_pb2.Energy:
         inferences=energy.inferences,
         modelled=energy.modelled,
         calibration=energy.calibration,
+        covers=energy.covers,
     )
 
 

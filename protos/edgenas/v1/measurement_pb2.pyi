@@ -328,6 +328,7 @@ class Energy(google.protobuf.message.Message):
     INFERENCES_FIELD_NUMBER: builtins.int
     MODELLED_FIELD_NUMBER: builtins.int
     CALIBRATION_FIELD_NUMBER: builtins.int
+    COVERS_FIELD_NUMBER: builtins.int
     net_mj: builtins.float
     """Energy of one inference in millijoules without what the board draws anyway; as `energy_mj`."""
     gross_mj: builtins.float
@@ -345,6 +346,8 @@ class Energy(google.protobuf.message.Message):
     """True where the figures come from a formula rather than from a sensor."""
     calibration: builtins.str
     """The calibration applied to the readings, or the formula; empty for none."""
+    covers: builtins.str
+    """What exactly was read, e.g. "VDD_IN" or "package-0 + package-1"; empty with a formula."""
     def __init__(
         self,
         *,
@@ -358,9 +361,10 @@ class Energy(google.protobuf.message.Message):
         inferences: builtins.int | None = ...,
         modelled: builtins.bool = ...,
         calibration: builtins.str = ...,
+        covers: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_active_mw", b"_active_mw", "_gross_mj", b"_gross_mj", "_idle_mw", b"_idle_mw", "_inferences", b"_inferences", "_updates_per_s", b"_updates_per_s", "active_mw", b"active_mw", "gross_mj", b"gross_mj", "idle_mw", b"idle_mw", "inferences", b"inferences", "updates_per_s", b"updates_per_s"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_active_mw", b"_active_mw", "_gross_mj", b"_gross_mj", "_idle_mw", b"_idle_mw", "_inferences", b"_inferences", "_updates_per_s", b"_updates_per_s", "active_mw", b"active_mw", "calibration", b"calibration", "gross_mj", b"gross_mj", "idle_mw", b"idle_mw", "inferences", b"inferences", "modelled", b"modelled", "net_mj", b"net_mj", "scope", b"scope", "source", b"source", "updates_per_s", b"updates_per_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_active_mw", b"_active_mw", "_gross_mj", b"_gross_mj", "_idle_mw", b"_idle_mw", "_inferences", b"_inferences", "_updates_per_s", b"_updates_per_s", "active_mw", b"active_mw", "calibration", b"calibration", "covers", b"covers", "gross_mj", b"gross_mj", "idle_mw", b"idle_mw", "inferences", b"inferences", "modelled", b"modelled", "net_mj", b"net_mj", "scope", b"scope", "source", b"source", "updates_per_s", b"updates_per_s"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_active_mw", b"_active_mw"]) -> typing.Literal["active_mw"] | None: ...
     @typing.overload
