@@ -33,6 +33,7 @@ _WINDOW = 4  # candidates open at a time: one trains, the others are measured ah
 _REJECTED_IN_A_ROW = 1000
 _REPEATED_IN_A_ROW = 1000
 _UNUSABLE_IN_A_ROW = 8
+_DISTURBED_IN_A_ROW = 4  # each takes two jobs, in which the agent waits for a calm board for minutes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,7 @@ class Search:
         self._told: list[Trial] = []
         self._window: deque[Candidate] = deque()
         self._exhausted = False
-        self._unusable_in_a_row = 0
+        self._unusable: list[Trial] = []
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -265,17 +266,24 @@ class Search:
         self._exhausted = True
 
     def _stop_if_unusable(self, trial: Trial) -> None:
-        """End a search of which nothing comes, while most of its budget is still there."""
-        unusable = trial.state in (TrialState.FAILED, TrialState.DISTURBED)
-        self._unusable_in_a_row = self._unusable_in_a_row + 1 if unusable else 0
-        if self._unusable_in_a_row < _UNUSABLE_IN_A_ROW or any(past.feasible for past in self._told):
+        """End a search of which nothing comes while most of its budget is still there.
+
+        Only what this process was told counts: a resumed search gets its own chance.
+        """
+        if trial.state not in (TrialState.FAILED, TrialState.DISTURBED):
+            self._unusable.clear()
             return
-        run_id = self._run.id
-        advice = f"put that right, then go on with `edgenas runs resume {run_id}`"
-        if left_out(self._told):
-            advice += f", or choose by flagged figures as well: `edgenas runs resume {run_id} --keep-flagged`"
+        self._unusable.append(trial)
+        disturbed = sum(past.state is TrialState.DISTURBED for past in self._unusable)
+        enough = disturbed >= _DISTURBED_IN_A_ROW or len(self._unusable) >= _UNUSABLE_IN_A_ROW
+        if not enough or any(past.feasible for past in self._told):
+            return
+        resume = f"edgenas runs resume {self._run.id}"
+        advice = f"put that right, then go on with `{resume}`"
+        if disturbed:
+            advice += f", or choose by flagged figures as well: `{resume} --keep-flagged`"
         raise SearchStoppedError(
-            f"none of the last {_UNUSABLE_IN_A_ROW} candidates of run {run_id} could be used, "
+            f"none of the last {len(self._unusable)} candidates of run {self._run.id} could be used, "
             f"the last one because {trial.reason}; {advice}"
         )
 

@@ -930,7 +930,8 @@ class Series:
         samples_ns: Every timed inference, in order.
         groups_ns: Loops of `group_runs` inferences each, one after every sample; empty for slower models.
         turn_ends: How many samples had been taken at the end of each of the model's turns.
-        longest_stall_ns: Longest time that went by beyond the usual between two ends of runs, timed or not.
+        longest_stall_ns: Longest time that went by beyond the usual between two ends of runs, timed or not;
+            wherever the process is stopped, it is within one of them.
         runs: Inferences of model and canary together.
     """
 
@@ -942,18 +943,22 @@ class Series:
         fast = typical_ns < GROUP_BELOW_NS
         self.group_runs = max(2, int(math.ceil(GROUP_BELOW_NS / typical_ns))) if fast else 0
         self.turn_ends = []  # type: List[int]
+        self.typical_ns = typical_ns
         self.longest_stall_ns = 0
+        # Up to here every nanosecond was looked at for a stall.
+        self.accounted_ns = 0
         self.runs = 0
         self.spent_ns = 0
 
     def take(self, over: Callable[[Sequence[int], float], bool]) -> None:
         """Take samples until `over` is true of them and of the seconds spent on them."""
         ended = False
+        self.accounted_ns = perf_counter_ns()
         while not ended:
             self.canary_turn()
-            rewarm_start = perf_counter_ns()
             self.runs += repeat(self.run, REWARM_S, REWARM_MIN_RUNS)
-            self.note_stall(perf_counter_ns() - rewarm_start - 1e9 * REWARM_S)
+            # A run may begin right before the time is over.
+            self.account(max(1e9 * REWARM_S + self.typical_ns, REWARM_MIN_RUNS * self.typical_ns))
             ended = self.model_turn(over)
             self.turn_ends.append(len(self.samples_ns))
         self.canary_turn()
@@ -962,18 +967,17 @@ class Series:
         """Let the canary have its turn, if there is one."""
         if self.canary is None:
             return
-        start = perf_counter_ns()
         self.canary.turn()
         latencies = self.canary.turns[-1]
         self.runs += len(latencies)
         self.note_stall(max(latencies) - median(latencies))
-        self.note_stall(perf_counter_ns() - start - sum(latencies) - 2 * REWARM_MIN_RUNS * median(latencies))
+        self.account(sum(latencies) + 2 * REWARM_MIN_RUNS * median(latencies))
 
     def model_turn(self, over: Callable[[Sequence[int], float], bool]) -> bool:
         """Take samples for a moment; return whether they are enough."""
         run, group_runs = self.run, range(self.group_runs)
         samples, groups = self.samples_ns, self.groups_ns
-        begin = previous = perf_counter_ns()
+        begin, previous = perf_counter_ns(), self.accounted_ns
         first, stall = len(samples), 0
         ended = False
         while not ended:
@@ -990,15 +994,22 @@ class Series:
             spent_s = (self.spent_ns + end - begin) / 1e9
             ended = over(samples, spent_s)
             stall = max(stall, end - previous)
-            previous = perf_counter_ns()
-            if previous - begin >= 1e9 * TURN_S and len(samples) - first >= TURN_MIN_RUNS:
+            previous = end
+            if end - begin >= 1e9 * TURN_S and len(samples) - first >= TURN_MIN_RUNS:
                 break
-        self.spent_ns += previous - begin
+        self.spent_ns += end - begin
+        self.accounted_ns = end
         taken = len(samples) - first
         self.runs += taken * (1 + self.group_runs)
         usual = median(samples[first:]) + (median(groups[first:]) if group_runs else 0)
         self.note_stall(stall - usual)
         return ended
+
+    def account(self, usual_ns: float) -> None:
+        """Look for a stall in what went by since the last look, of which so much is usual."""
+        now = perf_counter_ns()
+        self.note_stall(now - self.accounted_ns - usual_ns)
+        self.accounted_ns = now
 
     def note_stall(self, nanoseconds: float) -> None:
         """Remember a stall if it is the longest."""

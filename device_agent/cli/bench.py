@@ -57,7 +57,10 @@ def bench(model: Path, state_dir: Path, as_json: bool, **options: Any) -> None:
     try:
         config = measuring_config(**options)
         request = requests.request_from_wire(_request(model, **asked), describe_board(config.root))
-        with holding(folder), contextlib.closing(History(folder / HISTORY_FILE)) as history:
+        with (
+            holding(folder),
+            contextlib.closing(History(folder / HISTORY_FILE, answers.labels_in)) as history,
+        ):
             measurer = Measurer(config, Baselines(folder / BASELINES_FILE))
             try:
                 record = measurer.measure(request, model.absolute(), StopSignal(), _say)

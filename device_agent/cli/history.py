@@ -26,7 +26,7 @@ def history(state_dir: Path, limit: int, as_json: bool) -> None:
             raise StartupError(
                 f"there is no history in '{path.parent}'; serve from there or give --state-dir"
             )
-        with contextlib.closing(History(path)) as opened:
+        with contextlib.closing(History(path, answers.labels_in)) as opened:
             summaries = opened.page(size=limit).summaries
     except AgentError as error:
         raise Refusal(error) from error

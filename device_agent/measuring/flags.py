@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from device_agent.benchmark import CanaryReading, Flag, Interference, RaisedFlag
-from device_agent.measuring.latency import LatencySummary
+from device_agent.measuring.latency import LatencySummary, count_outliers
 from device_agent.measuring.worker_result import WorkerResult
 from device_agent.worker import median
 
@@ -102,10 +102,12 @@ def _short_of_memory(evidence: Evidence) -> Iterator[str]:
 
 def _unstable(evidence: Evidence) -> Iterator[str]:
     latency, result = evidence.latency, evidence.result
-    spread = relative_spread(span_means(result.groups_ms or result.samples_ms, SPAN_MS))
+    # Of single inferences under 1 ms each interrupt is an outlier: of those the groups are looked at.
+    units = result.groups_ms or result.samples_ms
+    spread = relative_spread(span_means(units, SPAN_MS))
     if spread >= SPREAD_SHARE:
         yield f"the standard deviation is {100 * spread:.0f} % of the mean, {100 * SPREAD_SHARE:g} % or more"
-    severe = latency.severe_outliers / latency.samples
+    severe = count_outliers(units)[1] / len(units)
     if severe > SEVERE_SHARE:
         yield f"{100 * severe:.1f} % of the samples are severe outliers, more than {100 * SEVERE_SHARE:g} %"
     if result.longest_stall_ms > max(STALL_MS, latency.median_ms):

@@ -30,6 +30,7 @@ from device_agent.serving.lock import holding
 from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import BenchmarkQueue
 from device_agent.serving.services import BenchmarkService, DeviceService, ModelService, StreamSlots
+from device_agent.serving.wire import answers
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,9 @@ def serving(config: AgentConfig) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(holding(config.state_dir))
         models = _open_models(config)
-        history = stack.enter_context(contextlib.closing(History(config.state_dir / HISTORY_FILE)))
+        history = stack.enter_context(
+            contextlib.closing(History(config.state_dir / HISTORY_FILE, answers.labels_in))
+        )
         measurer = Measurer(config.measuring, Baselines(config.state_dir / BASELINES_FILE))
         queue = BenchmarkQueue(measurer=measurer, models=models, history=history)
         server, health_service = _build_server(

@@ -173,7 +173,7 @@ def test_search_on_a_board_that_is_never_calm_stops_early_and_says_what_to_do(la
         laboratory.search(run, random(laboratory)).run()
 
     assert str(raised.value) == (
-        f"none of the last 8 candidates of run {run.id} could be used, the last one because flagged in two jobs: "
+        f"none of the last 4 candidates of run {run.id} could be used, the last one because flagged in two jobs: "
         "NOISE: other processes used 43 % of a core on 'bench'; put that right, then go on with "
         f"`edgenas runs resume {run.id}`, or choose by flagged figures as well: "
         f"`edgenas runs resume {run.id} --keep-flagged`"

@@ -149,6 +149,12 @@ def record_to_wire(encoded: bytes) -> benchmark_pb2.BenchmarkRecord:
     return benchmark_pb2.BenchmarkRecord.FromString(encoded)
 
 
+def labels_in(summary: bytes) -> tuple[str, bool]:
+    """Return the model's name of an encoded record, and whether its measurement carries flags."""
+    record = record_to_wire(summary)
+    return record.model_name, bool(record.measurement.flags)
+
+
 def record_to_json(encoded: bytes) -> dict[str, object]:
     """Return a record as JSON values under the names of its protobuf fields."""
     return MessageToDict(record_to_wire(encoded), preserving_proto_field_name=True)

@@ -1,0 +1,198 @@
+"""Whether injected disturbances are flagged, and how many undisturbed runs are flagged all the same.
+
+Every job is one attempt (no retries). A disturbance begins somewhere within the timed part:
+
+    hog      a process that computes without end, on top of the job's own threads
+    pause    the worker is stopped for 0.3 s, as a swapped-out or suspended process is
+    clock    the clock in a tree of sysfs files falls from 2400 to 1800 MHz, as by a thermal cap
+    memory   the worker's mapped files are pushed out of memory, as when memory is short; needs root
+
+Asked: at least 95 % flagged; under 5 % false alarms among the undisturbed. A flag on an undisturbed run may
+still be true, since a shared machine disturbs by itself. So right before and after each undisturbed run the model is
+timed by a bare loop, and an alarm counts as confirmed where the bare loops differ from their own median over
+all rounds by more than 2 %, or the hypervisor's steal time passed its bound.
+"""
+
+import contextlib
+import ctypes
+import math
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import laboratory as lab
+from edgenas.v1 import benchmark_pb2
+
+FULL_MHZ, CAPPED_MHZ = 2400, 1800
+PAUSE_S = 0.3
+PIDFD_OPEN, PROCESS_MADVISE, MADV_PAGEOUT = 434, 440, 21
+EXPECTED = {"hog": "NOISE", "pause": "UNSTABLE", "clock": "FREQ", "memory": "MEM"}
+
+
+class Tree:
+    """A root with the real proc and a sysfs whose clock can be changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder
+        (folder / "proc").symlink_to("/proc")
+        self._files = []
+        for cpu in range(os.cpu_count() or 1):
+            cpufreq = folder / f"sys/devices/system/cpu/cpu{cpu}/cpufreq"
+            cpufreq.mkdir(parents=True)
+            (cpufreq / "scaling_governor").write_text("performance\n")
+            (cpufreq / "cpuinfo_max_freq").write_text(f"{1000 * FULL_MHZ}\n")
+            self._files.append(cpufreq / "scaling_cur_freq")
+        self.set_clock(FULL_MHZ)
+
+    def set_clock(self, megahertz: int) -> None:
+        for file in self._files:
+            file.write_text(f"{1000 * megahertz}\n")
+
+
+@contextlib.contextmanager
+def hog(pid: int, tree: Tree) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def pause(pid: int, tree: Tree) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(PAUSE_S)
+    os.kill(pid, signal.SIGCONT)
+    yield
+
+
+@contextlib.contextmanager
+def clock(pid: int, tree: Tree) -> Iterator[None]:
+    tree.set_clock(CAPPED_MHZ)
+    try:
+        yield
+    finally:
+        tree.set_clock(FULL_MHZ)
+
+
+@contextlib.contextmanager
+def memory(pid: int, tree: Tree) -> Iterator[None]:
+    page_out(pid)
+    yield
+
+
+class Range(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def page_out(pid: int) -> None:
+    """Have the kernel reclaim what a process maps of files."""
+    library = ctypes.CDLL(None, use_errno=True)
+    pidfd = library.syscall(PIDFD_OPEN, pid, 0)
+    if pidfd < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_open")
+    try:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            fields = line.split()
+            if len(fields) > 5 and fields[5].startswith("/"):
+                begin, end = (int(part, 16) for part in fields[0].split("-"))
+                area = Range(begin, end - begin)
+                library.syscall(PROCESS_MADVISE, pidfd, ctypes.byref(area), 1, MADV_PAGEOUT, 0)
+    finally:
+        os.close(pidfd)
+
+
+KINDS: dict[str, Callable[[int, Tree], contextlib.AbstractContextManager[None]]] = {
+    "hog": hog,
+    "pause": pause,
+    "clock": clock,
+    "memory": memory,
+}
+
+
+def disturbed(agent: lab.Agent, sha256: str, threads: int, kind: str, tree: Tree):
+    """Return the measurement of a job that is disturbed some time after its timed part began."""
+    with contextlib.ExitStack() as stack:
+        for event in lab.ask(agent, sha256, threads):
+            if event.progress.phase == benchmark_pb2.BENCHMARK_PHASE_MEASURE:
+                (worker,) = agent.workers()
+                # The agent looks at the board for some milliseconds before the first sample is taken.
+                time.sleep(random.uniform(0.3, 2.3))
+                stack.enter_context(KINDS[kind](worker.pid, tree))
+            if event.HasField("failure"):
+                raise SystemExit(f"the agent could not measure: {event.failure.message}")
+    return event.result.measurement
+
+
+def main() -> None:
+    parser = lab.arguments(__doc__)
+    parser.add_argument("--rounds", type=int, default=10, help="runs of each kind; twice as many undisturbed")
+    options = parser.parse_args()
+    random.seed(0)
+    found: dict[str, list[tuple[str, list[str]]]] = {kind: [] for kind in KINDS}
+    calm: list[tuple[str, float, list[str], float]] = []
+    with tempfile.TemporaryDirectory() as folder, lab.models(options.models) as models:
+        tree = Tree(Path(folder))
+        with lab.agent("--retries", "0", "--root", folder) as agent:
+            keys = {model.name: agent.upload(model.data) for model in models}
+            for number in range(2 * options.rounds):
+                model = models[number % len(models)]
+                before = lab.bare_median_ms(model, options.threads, 1.5)
+                run = lab.measure(agent, keys[model.name], options.threads)
+                bare = math.sqrt(before * lab.bare_median_ms(model, options.threads, 1.5))
+                calm.append((model.name, bare, lab.contaminating(run), run.interference.steal_percent))
+                lab.log(options.log, kind="none", model=model.name, flags=lab.flags(run), bare_ms=bare,
+                        reasons=[entry.reason for entry in run.flag_reasons])  # fmt: skip
+                if number >= options.rounds:
+                    continue
+                for kind in KINDS:
+                    if kind == "memory" and os.geteuid():
+                        continue
+                    run = disturbed(agent, keys[model.name], options.threads, kind, tree)
+                    found[kind].append((model.name, lab.contaminating(run)))
+                    lab.log(options.log, kind=kind, model=model.name, flags=lab.flags(run),
+                            reasons=[entry.reason for entry in run.flag_reasons])  # fmt: skip
+    print(f"disturbances: {options.threads} thread(s), one attempt a job; {lab.machine()}")
+    total = hits = 0
+    for kind, runs in found.items():
+        if not runs:
+            print(f"  {kind:8} not tried: needs root")
+            continue
+        flagged = [flags for _, flags in runs if flags]
+        expected = [flags for flags in flagged if EXPECTED[kind] in flags]
+        total, hits = total + len(runs), hits + len(flagged)
+        missed = [name for name, flags in runs if not flags]
+        print(
+            f"  {kind:8} {len(flagged)} of {len(runs)} flagged, {len(expected)} with {EXPECTED[kind]}; missed: {missed or 'none'}"
+        )
+    print(f"  found    {hits} of {total} ({100 * hits / total:.0f} %)")
+    report_calm(calm)
+
+
+def report_calm(calm: list[tuple[str, float, list[str], float]]) -> None:
+    usual = {
+        name: statistics.median(bare for other, bare, _, _ in calm if other == name) for name, *_ in calm
+    }
+    alarms = [(name, bare, flags, steal) for name, bare, flags, steal in calm if flags]
+    confirmed = [row for row in alarms if abs(row[1] / usual[row[0]] - 1) > 0.02 or row[3] > 1]
+    print(
+        f"  undisturbed: {len(alarms)} of {len(calm)} flagged ({100 * len(alarms) / len(calm):.0f} %), of which "
+        f"{len(confirmed)} confirmed by bare loops or steal time; false alarms {len(alarms) - len(confirmed)} "
+        f"({100 * (len(alarms) - len(confirmed)) / len(calm):.0f} %)"
+    )
+    for name, bare, flags, steal in alarms:
+        print(
+            f"    {name}: {', '.join(flags)}; bare loop {100 * (bare / usual[name] - 1):+.1f} %, steal {steal:.1f} %"
+        )
+
+
+if __name__ == "__main__":
+    main()
