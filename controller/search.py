@@ -270,8 +270,9 @@ class Search:
 
         Only what this process was told counts: a resumed search gets its own chance.
         """
-        if trial.state not in (TrialState.FAILED, TrialState.DISTURBED):
+        if trial.state is TrialState.COMPLETE:
             self._unusable.clear()
+        if trial.state not in (TrialState.FAILED, TrialState.DISTURBED):
             return
         self._unusable.append(trial)
         disturbed = sum(past.state is TrialState.DISTURBED for past in self._unusable)

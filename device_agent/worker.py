@@ -799,9 +799,10 @@ class Memory:
     def exclude(self, load: Callable[[], Any]) -> Any:
         """Return what `load` returns, and keep what it adds to the high-water mark out of later marks."""
         before = self.high_water()
-        loaded = load()
-        self.foreign += self.high_water() - before
-        return loaded
+        try:
+            return load()
+        finally:
+            self.foreign += self.high_water() - before
 
     def report(self) -> Dict[str, Any]:
         """Return the four marks in order, the proportional set size now, and the method."""
@@ -921,6 +922,18 @@ class Canary:
             ),
         )
         self.turns.append(list(latencies))
+
+
+def start_canary(path: str, job: Dict[str, Any]) -> Optional[Canary]:
+    """Return the reference model, warm; None where it cannot be run.
+
+    A Python with PyTorch alone has no runtime for it, and a large model may leave it no memory: neither keeps
+    a model from being measured.
+    """
+    try:
+        return Canary(path, job)
+    except Exception:
+        return None
 
 
 class Series:
@@ -1082,7 +1095,9 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, An
         JobError: If the model or the spec cannot be measured.
     """
     if job["cpu_affinity"]:
-        bind_to(job["cpu_affinity"][:1] if isinstance(runtime, OnnxRuntime) else job["cpu_affinity"])
+        # ONNX Runtime binds the threads of its own pool itself; any other pool inherits what is set here.
+        own_pool = isinstance(runtime, OnnxRuntime) and job["provider"] != "XnnpackExecutionProvider"
+        bind_to(job["cpu_affinity"][:1] if own_pool else job["cpu_affinity"])
     agent.phase("load")
     # A phase is announced over the network while the next instructions already run.
     time.sleep(0.05)
@@ -1102,11 +1117,18 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, An
         first_ns = timed_runs(run, lambda latencies, elapsed_s: True)[0]
         memory.mark()
         fields = measure_latency(run, job, agent, memory)
+        fields["memory"] = memory.report()
         if job["energy"]:
             run_for_energy(run, agent)
+        fields["gpu_peak_bytes"] = model.gpu_peak_bytes()
+        fields.update(provider=model.provider, precision=model.precision, spinning=model.spinning)
+        # Memory that the model fits into once need not hold it twice.
+        del run, model
+        gc.collect()
         start = perf_counter_ns()
-        runtime.load(job["model_path"], job)
+        again = runtime.load(job["model_path"], job)
         warm_load_ns = perf_counter_ns() - start
+        del again
         if job["profile"]:
             agent.phase("profile")
             fields["operators"] = runtime.profile(job["model_path"], job, arrays)
@@ -1118,12 +1140,7 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, An
         load_was_cold=cold,
         warm_load_ns=warm_load_ns,
         first_inference_ns=first_ns,
-        memory=memory.report(),
-        gpu_peak_bytes=model.gpu_peak_bytes(),
         input_shapes=shapes,
-        provider=model.provider,
-        precision=model.precision,
-        spinning=model.spinning,
     )
 
 
@@ -1174,7 +1191,7 @@ def measure_latency(
         canary = None
         if job["canary_path"] is not None:
             agent.phase("canary")
-            canary = memory.exclude(lambda: Canary(job["canary_path"], job))
+            canary = memory.exclude(lambda: start_canary(job["canary_path"], job))
         agent.emit("settled")
         agent.run_meanwhile(run)
         # What the agent does with its answer still sent must not share the window either.

@@ -71,8 +71,8 @@ def _drift(evidence: Evidence) -> Iterator[str]:
     third = len(samples) // 3
     if third:
         first, last = median(samples[:third]), median(samples[-third:])
-        change = last / first - 1
-        if abs(change) > DRIFT_SHARE:
+        if abs(last - first) > DRIFT_SHARE * first:
+            change = last / first - 1
             yield f"the last third of the samples differs from the first by {100 * change:+.1f} %"
 
 
@@ -143,11 +143,11 @@ def relative_spread(samples: Sequence[float]) -> float:
 def _off_its_baseline(evidence: Evidence) -> Iterator[str]:
     if evidence.canary is None or evidence.canary.baseline_ms is None or evidence.canary_ms is None:
         return
-    change = evidence.canary_ms / evidence.canary.baseline_ms - 1
-    if abs(change) > CANARY_SHARE:
+    seen_ms, baseline_ms = evidence.canary_ms, evidence.canary.baseline_ms
+    if abs(seen_ms - baseline_ms) > CANARY_SHARE * baseline_ms:
         yield (
-            f"the reference model took {evidence.canary_ms:.4g} ms, {100 * change:+.1f} % off its baseline "
-            f"of {evidence.canary.baseline_ms:.4g} ms on this board"
+            f"the reference model took {seen_ms:.4g} ms, {100 * (seen_ms / baseline_ms - 1):+.1f} % off its "
+            f"baseline of {baseline_ms:.4g} ms on this board"
         )
 
 

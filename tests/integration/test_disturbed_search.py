@@ -182,6 +182,19 @@ def test_search_on_a_board_that_is_never_calm_stops_early_and_says_what_to_do(la
     assert laboratory.trainer.trained == []
 
 
+def test_rejected_candidates_between_disturbed_ones_keep_no_search_alive(laboratory: Laboratory) -> None:
+    laboratory.bench.flags = lambda _: ("NOISE",)
+    laboratory.constraints = ("params_m<=0.004",)
+    laboratory.budget = "50"
+    run = laboratory.run()
+
+    with pytest.raises(SearchStoppedError, match="none of the last 4 candidates"):
+        laboratory.search(run, random(laboratory)).run()
+
+    states = [trial.state for trial in trials_of(laboratory, run.id)]
+    assert TrialState.REJECTED in states[: states.index(TrialState.DISTURBED) + 4]
+
+
 def test_search_stopped_for_disturbance_goes_on_when_the_board_is_calm(laboratory: Laboratory) -> None:
     laboratory.bench.flags = lambda _: ("NOISE",)
     laboratory.budget = "10"
