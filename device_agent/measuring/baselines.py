@@ -4,7 +4,8 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from device_agent.worker import quantile
@@ -26,15 +27,21 @@ IDLE_S = 300.0
 class Baselines:
     """Recent readings by a key that names what they depend on. May be used from any thread."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, clock: Callable[[], float] = time.time) -> None:
         """Read what an earlier agent learnt; without a path nothing is kept.
 
         A file that cannot be read is started anew: what it held is learnt again within a few jobs.
+
+        Args:
+            path: The file.
+            clock: Seconds since the epoch, so that a new process knows when an earlier one has worked.
         """
         self._path = path
+        self._clock = clock
         self._lock = threading.Lock()
         self._readings: dict[str, list[float]] = {}
         self._idle_temperature_c: float | None = None
+        self._worked_at_s: float | None = None
         if path is None or not path.exists():
             return
         try:
@@ -42,10 +49,17 @@ class Baselines:
             self._readings = {
                 key: [float(value) for value in values] for key, values in kept["readings"].items()
             }
-            self._idle_temperature_c = kept["idle_temperature_c"]
+            self._idle_temperature_c = _number(kept["idle_temperature_c"])
+            self._worked_at_s = _number(kept["worked_at_s"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("cannot read the baselines in '%s', learning them anew: %s", path, error)
-            self._readings = {}
+            self._readings, self._idle_temperature_c = {}, None
+
+    def note_work(self) -> None:
+        """Remember that the board has worked until now."""
+        with self._lock:
+            self._worked_at_s = self._clock()
+            self._save()
 
     def learn_canary(self, key: str, latency_ms: float) -> None:
         """Remember what the reference model took in a job."""
@@ -68,19 +82,25 @@ class Baselines:
         with self._lock:
             return tuple(self._readings.get(f"canary_ms {key}", ()))
 
-    def idle_temperature_c(self, now_c: float, *, idle_s: float) -> float:
-        """Return the temperature of the idle board, given its present one after `idle_s` seconds without a job.
+    def idle_temperature_c(self, now_c: float) -> float:
+        """Return the temperature of the idle board, given its present one.
 
         A board that has rested is at its idle temperature, whatever it was on a colder day; otherwise the
         lowest that was seen since counts.
         """
         with self._lock:
             known = self._idle_temperature_c
-            if known is None or now_c < known or idle_s >= IDLE_S:
+            if known is None or now_c < known or self._rested():
                 self._idle_temperature_c = now_c
                 self._save()
             assert self._idle_temperature_c is not None
             return self._idle_temperature_c
+
+    def _rested(self) -> bool:
+        if self._worked_at_s is None:
+            return True
+        # Work in the future was noted by a clock that has been set since: it tells nothing.
+        return not 0 <= self._clock() - self._worked_at_s < IDLE_S
 
     def _learn(self, key: str, value: float) -> None:
         with self._lock:
@@ -95,7 +115,11 @@ class Baselines:
     def _save(self) -> None:
         if self._path is None:
             return
-        kept = {"readings": self._readings, "idle_temperature_c": self._idle_temperature_c}
+        kept = {
+            "readings": self._readings,
+            "idle_temperature_c": self._idle_temperature_c,
+            "worked_at_s": self._worked_at_s,
+        }
         partial = self._path.with_suffix(".part")
         try:
             partial.write_text(json.dumps(kept), encoding="utf-8")
@@ -105,3 +129,9 @@ class Baselines:
             logger.warning("cannot keep the baselines in '%s': %s", self._path, error.strerror)
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+def _number(value: object) -> float | None:
+    if value is None or isinstance(value, (int, float)):
+        return value
+    raise ValueError(f"{value!r} where a number was expected")

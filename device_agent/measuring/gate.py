@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_agent.board.conditions import read_temperature_c
@@ -33,17 +33,21 @@ class Gate:
         root: Where the board's files are read.
         baselines: Knows the idle temperature.
         limit_s: Longest wait; 0 lets every job pass at once, unseen.
+        clock: Monotonic time in seconds.
     """
 
-    def __init__(self, root: Path, baselines: Baselines, limit_s: float = LIMIT_S) -> None:
+    def __init__(
+        self,
+        root: Path,
+        baselines: Baselines,
+        limit_s: float = LIMIT_S,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._root = root
         self._baselines = baselines
         self._limit_s = limit_s
-        self._last_job_s = -float("inf")
-
-    def job_ended(self) -> None:
-        """Note that the board has worked until now."""
-        self._last_job_s = time.monotonic()
+        self._clock = clock
 
     def wait(
         self, pids: tuple[int, ...], say: Callable[[str], None], pause: Callable[[float], bool]
@@ -57,32 +61,34 @@ class Gate:
         """
         if self._limit_s <= 0:
             return GateOutcome(waited_s=0.0, obstacle=None)
-        begin_s = time.monotonic()
+        begin_s = self._clock()
         said_s = begin_s
-        window: deque[LoadSnapshot] = deque([read_load(self._root, pids)])
+        window: deque[LoadSnapshot] = deque([self._load(pids)])
         while True:
             stopped = pause(STEP_S)
-            window.append(read_load(self._root, pids))
+            window.append(self._load(pids))
             # The newest window that is long enough.
             while len(window) > 2 and window[-1].time_s - window[1].time_s >= QUIET_S:
                 window.popleft()
             measured = window[-1].time_s - window[0].time_s >= QUIET_S
             obstacle = self._obstacle(window[0], window[-1]) if measured else "looking for 2 s"
-            waited_s = time.monotonic() - begin_s
+            waited_s = self._clock() - begin_s
             if measured and obstacle is None:
                 return GateOutcome(waited_s=waited_s, obstacle=None)
             if stopped or (waited_s >= self._limit_s and measured):
                 return GateOutcome(waited_s=waited_s, obstacle=obstacle)
-            if measured and obstacle is not None and time.monotonic() - said_s >= SAY_EVERY_S:
-                said_s = time.monotonic()
+            if measured and obstacle is not None and self._clock() - said_s >= SAY_EVERY_S:
+                said_s = self._clock()
                 say(obstacle)
+
+    def _load(self, pids: tuple[int, ...]) -> LoadSnapshot:
+        return replace(read_load(self._root, pids), time_s=self._clock())
 
     def _obstacle(self, earlier: LoadSnapshot, now: LoadSnapshot) -> str | None:
         """Return what stands in the way of a measurement, or None."""
         temperature_c = read_temperature_c(self._root)
         if temperature_c is not None:
-            idle_s = time.monotonic() - self._last_job_s
-            idle_c = self._baselines.idle_temperature_c(temperature_c, idle_s=idle_s)
+            idle_c = self._baselines.idle_temperature_c(temperature_c)
             if temperature_c > idle_c + WARMER_C:
                 return f"the board has {temperature_c:.1f} °C, more than {WARMER_C:g} °C above its idle {idle_c:.1f} °C"
         other_percent = interference(earlier, now).other_cpu_percent

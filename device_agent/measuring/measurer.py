@@ -80,6 +80,7 @@ class Measurer:
 
     def __init__(self, config: MeasuringConfig, baselines: Baselines) -> None:
         self.config = config
+        self._baselines = baselines
         self._bench = Bench(config.root, baselines)
         self._gate = Gate(config.root, baselines, config.gate_limit_s)
         self._spare: WorkerProcess | None = None
@@ -185,25 +186,23 @@ class Measurer:
         precision = self._inspect(job)
         attempts: list[Attempt] = []
         waited_s = 0.0
-        try:
-            while len(attempts) <= self.config.retries:
-                job.attempt = len(attempts) + 1
-                try:
-                    found, gate = self._attempt(job)
-                except BenchmarkFailedError as error:
-                    if attempts and error.reason is FailureReason.TIMED_OUT:
-                        # No time for another attempt: what there is, is published with its flags.
-                        break
-                    raise
-                waited_s += gate.waited_s
-                attempts.append(found)
-                if not contaminated(found):
+        while len(attempts) <= self.config.retries:
+            job.attempt = len(attempts) + 1
+            try:
+                found, gate = self._attempt(job)
+            except BenchmarkFailedError as error:
+                if attempts and error.reason is FailureReason.TIMED_OUT:
+                    # No time for another attempt: what there is, is published with its flags.
                     break
-                logger.info(
-                    "%s: attempt %d carries flags: %s", request.request_id, job.attempt, _texts(found)
-                )
-        finally:
-            self._gate.job_ended()
+                raise
+            finally:
+                # The board is warm now: another attempt waits until it has cooled down as well.
+                self._baselines.note_work()
+            waited_s += gate.waited_s
+            attempts.append(found)
+            if not contaminated(found):
+                break
+            logger.info("%s: attempt %d carries flags: %s", request.request_id, job.attempt, _texts(found))
         best = min(reversed(attempts), key=contaminated)
         return self._record(
             job, best, [entry for entry in attempts if entry is not best], precision, waited_s
