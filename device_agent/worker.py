@@ -44,6 +44,9 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
+import zipfile
+import zlib
 from typing import (
     Any,
     Callable,
@@ -93,8 +96,17 @@ CANARY_WARMUP_S = 0.05
 REWARM_S = 0.01
 REWARM_MIN_RUNS = 2
 
+# Characters in a message, and in what it repeats of a library's.
+MESSAGE_LIMIT = 1000
+DETAIL_LIMIT = 500
+# What a process may write into one file. Its prints go into one that nobody empties while it runs.
+FILE_LIMIT_BYTES = 16 << 20
+PROFILE_FILE_LIMIT_BYTES = 512 << 20
+
 PROFILE_S = 1.0
 PROFILE_MIN_RUNS = 10
+# A profiler keeps every event until the end: a second of a model of 4 µs took 900 MB.
+PROFILE_MAX_RUNS = 200
 PROFILE_WARMUP_RUNS = 3
 
 NUMPY_TYPES = {
@@ -131,7 +143,8 @@ class JobError(Exception):
     """The job cannot be measured; `kind` is a value of the agent's FailureReason."""
 
     def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
+        # Names in a model may hold anything, line breaks included.
+        super().__init__(shortened(printable(message), MESSAGE_LIMIT))
         self.kind = kind
 
 
@@ -272,9 +285,20 @@ class Sampling:
         return narrow_before and self.reached
 
 
+def printable(text: str) -> str:
+    """Return a text in one line, with ? for what would not show."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text cut in its middle: libraries begin with where they failed and end with why."""
+    head = limit // 3
+    return text if len(text) <= limit else text[:head] + " ... " + text[head + 5 - limit :]
+
+
 def one_line(error: BaseException) -> str:
     """Return an error's text without line breaks, short enough to show."""
-    return " ".join(str(error).split())[:500] or type(error).__name__
+    return shortened(printable(str(error)), DETAIL_LIMIT) or type(error).__name__
 
 
 def shape_text(shape: Sequence[Any]) -> str:
@@ -452,32 +476,51 @@ class Runtime:
         """Return the exception types that mean a fault of the model."""
         raise NotImplementedError
 
+    def cause(self, error: BaseException) -> str:
+        """Return that part of an exception's text which says what is wrong with the model."""
+        return str(error)
+
     def fault(self, error: BaseException, doing: str) -> JobError:
         """Return what to report for an exception of the library; `doing` is load or run."""
-        text = one_line(error)
+        text = self.cause(error)
         told = [kind for kind, pattern in FAULTS if re.search(pattern, text, re.IGNORECASE)]
         kind = "out_of_memory" if isinstance(error, MemoryError) else (told or ["invalid_model"])[0]
+        text = shortened(printable(text), DETAIL_LIMIT) or type(error).__name__
         advice = {
             "out_of_memory": "; measure a smaller model or batch",
             "unsupported_opset": "; export the model for an older operator set or install a newer runtime",
             "unsupported_operator": "; export the model with other operators or install a newer runtime",
+            "custom_operator": "; this agent loads no library of operators, export the model without",
         }.get(kind, "")
         return JobError(kind, "{} cannot {} the model: {}{}".format(self.library, doing, text, advice))
 
 
-# How the libraries say that something other than the model's own bytes is the matter.
+# How the libraries say that something other than the model's own bytes is the matter: ONNX Runtime 1.4 to
+# 1.32, PyTorch 1.10 to 2.14. The first that is found counts.
 FAULTS = (
-    ("out_of_memory", r"bad.?alloc|failed to allocate|cannot allocate|not enough memory|out of memory"),
+    (
+        "out_of_memory",
+        r"bad.?alloc|bad.array.new.length|larger than max_size|failed to allocate|can(no|')t allocate"
+        r"|not enough memory|out of memory|smaller than requested bytes|storage size.{0,20} overflow",
+    ),
     (
         "unsupported_opset",
         r"unsupported model ir version|opset \d+ is under development|opset.{0,40}not supported"
-        r"|till opset|unrecognized opset|file.?format version",
+        r"|till opset|unrecognized opset|unknown model file.?format version|maximum supported version for reading",
     ),
+    ("custom_operator", r"registered via torch::class_|unknown type name '__torch__\.torch\.classes"),
     (
         "unsupported_operator",
-        r"could not find an implementation|no op registered|not a registered function|no opset import"
-        r"|unknown builtin op|unsupported operator|not implemented for",
+        r"could not find an implementation|failed to find kernel|no op registered|not a registered function"
+        r"|no opset import|unknown builtin op|has no attribute or method|unsupported operator|not implemented for"
+        r"|could not run '\w+::",
     ),
+)
+
+
+# Where in its own source ONNX Runtime found an error: file, line, and the whole signature of the function.
+ONNX_RUNTIME_PLACE = re.compile(
+    r"(?:/[\w.+-]+)+\.(?:cc|h|cpp):\d+ [^()]*\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])? "
 )
 
 
@@ -503,6 +546,9 @@ class OnnxRuntime(Runtime):
         own = [value for value in vars(onnxruntime_pybind11_state).values() if isinstance(value, type)]
         own = [kind for kind in own if issubclass(kind, Exception)]
         return tuple(own) + (RuntimeError, ValueError, NotImplementedError, MemoryError)
+
+    def cause(self, error: BaseException) -> str:
+        return ONNX_RUNTIME_PLACE.sub("", str(error))
 
     def load(self, path: str, job: Dict[str, Any]) -> Model:
         return self.open(path, job)
@@ -558,18 +604,27 @@ class OnnxRuntime(Runtime):
                 "onnxruntime fell back from {} to {}; check that provider's own libraries on the board, "
                 "or measure with another".format(wanted, session.get_providers()[0]),
             )
-        return OnnxModel(self, session, spinning)
+        try:
+            return OnnxModel(self, session, spinning)
+        except UnicodeDecodeError as error:
+            raise JobError(
+                "invalid_model",
+                "the name of an input is no text: {}; export the model again".format(one_line(error)),
+            ) from error
 
     def profile(self, path: str, job: Dict[str, Any], arrays: Dict[str, Any]) -> List[Dict[str, Any]]:
         folder = tempfile.mkdtemp(prefix="edgenas-profile-")
+        limit_files(PROFILE_FILE_LIMIT_BYTES)
         try:
             model = self.open(path, job, profile_prefix=os.path.join(folder, "profile"))
-            runs = repeat(model.bind(arrays), PROFILE_S, PROFILE_WARMUP_RUNS + PROFILE_MIN_RUNS)
+            run = model.bind(arrays)
+            repeat(run, 0, PROFILE_WARMUP_RUNS)
+            runs = profiled_runs(run)
             with open(model.session.end_profiling()) as file:
                 events = json.load(file)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return aggregate_profile(events, runs - PROFILE_WARMUP_RUNS)
+        return aggregate_profile(events, runs)
 
 
 class OnnxModel(Model):
@@ -607,7 +662,9 @@ def aggregate_profile(events: Sequence[Dict[str, Any]], runs: int) -> List[Dict[
         if event.get("cat") != "Node" or not name.endswith("_kernel_time") or event["ts"] < since:
             continue
         arguments = event.get("args", {})
-        key = (name[: -len("_kernel_time")], arguments.get("op_name", ""), arguments.get("provider", ""))
+        # A convolution whose data was laid out anew is named after what it computes, with this suffix.
+        layer = re.sub("_nchwc$", "", name[: -len("_kernel_time")])
+        key = (layer, arguments.get("op_name", ""), arguments.get("provider", ""))
         layers.setdefault(key, []).append(1e3 * event["dur"])
     return layer_rows(layers, runs)
 
@@ -627,6 +684,47 @@ def layer_rows(layers: Dict[Tuple[str, str, str], List[float]], runs: int) -> Li
     return sorted(rows, key=lambda row: cast(float, row["mean_ns"]), reverse=True)
 
 
+def refuse_file_access(path: str) -> None:
+    """Return if the code of a TorchScript archive can open no file and no socket.
+
+    Loading runs code already, so it is looked at before. A built-in can be had under any alias, but its name
+    must stand in the code.
+
+    Raises:
+        JobError: external_data where the code names what opens files, invalid_model where it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [(entry, entry.partition("/")[2]) for entry in archive.namelist()]
+            # Until PyTorch 1.4 this file said where the code stands: anywhere.
+            if "model.json" in [inner for _, inner in names]:
+                raise JobError(
+                    "invalid_model",
+                    "the TorchScript archive is in the format of before PyTorch 1.4; save it with a newer one",
+                )
+            code = [archive.read(entry) for entry, inner in names if re.match(r"code/.*\.py$", inner)]
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise JobError(
+            "invalid_model", "the TorchScript archive cannot be unpacked: {}".format(one_line(error))
+        ) from error
+    for text in code:
+        found = FILE_ACCESS.search(OWN_NAMES.sub(b"", text))
+        if found:
+            raise JobError(
+                "external_data",
+                "the code of the model names '{}', which opens files or sockets, and this agent lets a model reach "
+                "for nothing beyond itself; export the model without it, or rename what it calls so".format(
+                    found.group().decode("ascii")
+                ),
+            )
+
+
+# PyTorch's built-ins with a file or socket behind them: operators of 2.14, classes of 1.10.
+FILE_ACCESS = re.compile(rb"\b(?:from_file|save|load_tensor|FileStore|TCPStore)\b")
+# The qualified names of the model's own classes and functions, which may be called like a built-in.
+OWN_NAMES = re.compile(rb"\b__torch__(?!\.torch\.classes\b)[\w.]*")
+
+
 class TorchScriptRuntime(Runtime):
     """PyTorch, running TorchScript archives."""
 
@@ -643,18 +741,37 @@ class TorchScriptRuntime(Runtime):
         return (["cuda"] if self.torch.cuda.is_available() else []) + ["cpu"]
 
     def errors(self) -> Tuple[Type[BaseException], ...]:
-        return (RuntimeError, ValueError, TypeError, MemoryError, NotImplementedError)
+        # A model raises what it likes, as torch.jit.Error; one without a forward is found by its absence.
+        return (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            MemoryError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+            self.torch.jit.Error,
+        )
+
+    def cause(self, error: BaseException) -> str:
+        text = str(error)
+        if "TorchScript interpreter" not in text:
+            return text
+        # Where it was in the model's code comes first, indented, and may be of any length.
+        told = re.search(r"^[\w.]+: .*", text.rsplit("<--- HERE", 1)[-1], re.MULTILINE | re.DOTALL)
+        return told.group() if told else text
 
     def load(self, path: str, job: Dict[str, Any]) -> Model:
         provider = job["provider"] or "cpu"
         if self.torch.get_num_threads() != job["threads"]:
             self.torch.set_num_threads(job["threads"])
         self.torch.set_grad_enabled(False)
+        refuse_file_access(path)
         try:
             module = self.torch.jit.load(path, map_location=provider).eval()
+            return TorchScriptModel(self.torch, module, provider, job["precision"])
         except self.errors() as error:
             raise self.fault(error, "load") from error
-        return TorchScriptModel(self.torch, module, provider, job["precision"])
 
     def profile(self, path: str, job: Dict[str, Any], arrays: Dict[str, Any]) -> List[Dict[str, Any]]:
         model = cast(TorchScriptModel, self.load(path, job))
@@ -666,7 +783,7 @@ class TorchScriptRuntime(Runtime):
         except TypeError:  # PyTorch before 2.1
             profiler = self.torch.autograd.profiler.profile(use_cuda=cuda)
         with profiler as profile:
-            runs = repeat(run, PROFILE_S, PROFILE_MIN_RUNS)
+            runs = profiled_runs(run)
         # What an operator calls is part of it: only the outermost ones count.
         events = [
             event
@@ -675,7 +792,7 @@ class TorchScriptRuntime(Runtime):
             and not (event.cpu_parent and event.cpu_parent.name.startswith("aten::"))
         ]
         events.sort(key=lambda event: event.time_range.start)
-        names = layers_in_order(model.module.graph, model.module, "")
+        names = layers_in_order(model.module.inlined_graph)
         layers = {}  # type: Dict[Tuple[str, str, str], List[float]]
         place = 0
         for event in events:
@@ -689,23 +806,24 @@ class TorchScriptRuntime(Runtime):
         return layer_rows(layers, runs)
 
 
-def layers_in_order(graph: Any, module: Any, path: str) -> List[Tuple[str, str]]:
-    """Return the path of the module and the kind of every operator of a TorchScript graph, in order."""
-    modules = {next(graph.inputs()).debugName(): (module, path)}  # type: Dict[str, Tuple[Any, str]]
+def layers_in_order(block: Any) -> List[Tuple[str, str]]:
+    """Return the path of the module and the kind of every operator of an inlined TorchScript graph, in order.
+
+    The operators of both branches of a condition are there. Those on numbers alone are left out, as no profiler
+    shows them. A module's path is told since PyTorch 1.9; an operator without one goes by its kind.
+    """
     layers = []  # type: List[Tuple[str, str]]
-    for node in graph.nodes():
-        first = next(node.inputs()).debugName() if node.inputsSize() else ""
-        if node.kind() == "prim::GetAttr" and first in modules:
-            owner, owner_path = modules[first]
-            name = node.s("name")
-            held = getattr(owner, name, None)
-            if hasattr(held, "graph"):
-                modules[next(node.outputs()).debugName()] = (held, (owner_path + "." + name).lstrip("."))
-        elif node.kind() == "prim::CallMethod" and first in modules:
-            called, called_path = modules[first]
-            layers += layers_in_order(called.graph, called, called_path)
-        elif node.kind().startswith("aten::"):
-            layers.append((path or node.kind(), node.kind()))
+    for node in block.nodes():
+        kind = node.kind()
+        if kind.startswith("aten::") and any("Tensor" in str(value.type()) for value in node.outputs()):
+            # E.g. stem(Block).norm(BatchNorm2d).UNKNOWN_INSTANCE(UNKNOWN_TYPE): of what is a function, not a module.
+            told = node.getModuleHierarchy() if hasattr(node, "getModuleHierarchy") else ""
+            names = [
+                name for name in re.findall(r"(\w+)\(", told) if name not in ("SELF", "UNKNOWN_INSTANCE")
+            ]
+            layers.append((".".join(names) or kind, kind))
+        for inner in node.blocks():
+            layers += layers_in_order(inner)
     return layers
 
 
@@ -827,6 +945,23 @@ def limit_memory(limit_bytes: Optional[int]) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
+def limit_files(limit_bytes: int) -> None:
+    """Bound each file that this process writes: neither prints nor a core dump must fill the board's disk.
+
+    A print beyond the bound fails, and whoever prints does not look.
+    """
+    try:
+        import resource
+    except ImportError:
+        # Off Unix.
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if hard != resource.RLIM_INFINITY:
+        limit_bytes = min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 def offer_to_the_oom_killer() -> None:
     """Have the kernel end this process first where memory runs out, rather than the agent."""
     try:
@@ -899,6 +1034,18 @@ def timed_runs(run: Callable[[], object], over: Callable[[Sequence[int], float],
         latencies.append(end - start)
         if over(latencies, (end - begin) / 1e9):
             return latencies
+
+
+def profiled_runs(run: Callable[[], object]) -> int:
+    """Call `run` often enough for a profile, and not too often for its memory; return how often."""
+    latencies = timed_runs(
+        run,
+        lambda latencies, elapsed_s: (
+            len(latencies) >= PROFILE_MAX_RUNS
+            or (elapsed_s >= PROFILE_S and len(latencies) >= PROFILE_MIN_RUNS)
+        ),
+    )
+    return len(latencies)
 
 
 class Canary:
@@ -1098,6 +1245,7 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, An
         # ONNX Runtime binds the threads of its own pool itself; any other pool inherits what is set here.
         own_pool = isinstance(runtime, OnnxRuntime) and job["provider"] != "XnnpackExecutionProvider"
         bind_to(job["cpu_affinity"][:1] if own_pool else job["cpu_affinity"])
+    check_provider(runtime, job["provider"])
     agent.phase("load")
     # A phase is announced over the network while the next instructions already run.
     time.sleep(0.05)
@@ -1159,6 +1307,21 @@ def bind_to(cpus: Sequence[int]) -> None:
                 ", ".join(map(str, cpus)), one_line(error)
             ),
         ) from error
+
+
+def check_provider(runtime: Runtime, wanted: str) -> None:
+    """Look whether the installed build has the execution provider that the spec asks for, if any.
+
+    Raises:
+        JobError: invalid_spec where it has not.
+    """
+    if wanted and wanted not in runtime.providers():
+        raise JobError(
+            "invalid_spec",
+            "the installed build of {} has no {}; it has {}; install another build".format(
+                runtime.library, wanted, ", ".join(runtime.providers())
+            ),
+        )
 
 
 def check_precision(model: Model, wanted: Optional[str]) -> None:
@@ -1237,6 +1400,8 @@ def claim_stdout() -> TextIO:
     """Keep standard output for the protocol: whatever the runtime prints goes to standard error instead."""
     protocol = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    # What a TorchScript model prints goes through here, and would fail the model once the file is full.
+    sys.stdout = open(os.devnull, "w")
     return protocol
 
 
@@ -1259,7 +1424,13 @@ def main() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != own_folder]
     # A pool of BLAS threads for drawing random numbers would only blur the memory figures.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # From 1.29 on ONNX Runtime reports to its maker unless told not to: from a thread of its own, under an id
+    # that it leaves on the board. Neither belongs into a measurement.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    # On standard error they would stand where the agent looks for the last word of a worker that died.
+    warnings.simplefilter("ignore")
     offer_to_the_oom_killer()
+    limit_files(FILE_LIMIT_BYTES)
     agent = Agent(claim_stdout())
     try:
         runtime = RUNTIMES[sys.argv[1]]()

@@ -89,7 +89,8 @@ def _properties(found: DeviceDescription) -> list[tuple[str, str]]:
     ]
     for runtime in found.runtimes:
         built = f"{runtime.library} {runtime.version}".strip()
-        rows.append((f"runtime {runtime.name}", f"{built}: {', '.join(runtime.providers)}"))
+        offers = f": {', '.join(runtime.providers)}" if runtime.providers else ""
+        rows.append((f"runtime {runtime.name}", built + offers))
     rows += [
         (f"runtime {absent.name}", f"not usable: {absent.reason}") for absent in found.unavailable_runtimes
     ]

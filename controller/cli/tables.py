@@ -35,7 +35,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title: str |
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     body = [list(row) for row in rows]
     for index, header in enumerate(headers):
-        numeric = any(row[index][:1].isdigit() for row in body) and index > 0
+        known = [row[index] for row in body if row[index] not in ("", ABSENT)]
+        numeric = index > 0 and bool(known) and all(text[0].isdigit() or text[0] == "-" for text in known)
         made.add_column(header, justify="right" if numeric else "left", no_wrap=index == 0)
     for row in body:
         made.add_row(*row)

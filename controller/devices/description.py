@@ -83,8 +83,11 @@ class DeviceDescription:
             return ""
         if not self.power_sources:
             return f"its agent {self.agent_version} names no power source"
-        reasons = [f"{sensor.name}: {sensor.absent_reason}" for sensor in sensors]
-        return "; ".join(reasons) or "what it has is a model or sees a graphics card alone"
+        if not sensors:
+            return "what it has is a model or sees a graphics card alone"
+        best, *others = sensors
+        more = f"; nor can {', '.join(sensor.name for sensor in others)} be read" if others else ""
+        return f"{best.name}: {best.absent_reason}{more} (`edgenas devices show` tells why)"
 
 
 def _own_boot_id() -> str | None:

@@ -1,6 +1,8 @@
 """The agent on this machine: started when it is needed, on loopback, so that the path is that of a board."""
 
 import logging
+import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -13,6 +15,9 @@ from controller.core.errors import DeviceError
 
 logger = logging.getLogger(__name__)
 
+OPTIONS_VARIABLE = "EDGENAS_LOCAL_AGENT"
+"""Environment variable with further options of `edgenas-agent serve`, e.g. `--gate-limit-s 30`."""
+
 _READY = "listening on "
 _ANY_PORT = "127.0.0.1:0"
 _IN_USE = "in use"  # what the agent says of a folder or an address that another one holds
@@ -24,7 +29,7 @@ class LocalAgent:
     """A child process that serves this machine; it ends when this process does, however that ends.
 
     An EdgeNAS home has one, the arbiter of this machine's processor: where another host process has started
-    it already, that one is shared.
+    it already, that one is shared. $EDGENAS_LOCAL_AGENT has options for it.
 
     Args:
         state_dir: Where the agent keeps its models and history.
@@ -85,6 +90,10 @@ class LocalAgent:
         # -P: a file in the user's folder must not stand in for a module of the standard library.
         command = [sys.executable, "-P", "-m", "device_agent", "serve", "--address", self.address]
         command += ["--state-dir", str(self._state_dir), "--exit-on-stdin-eof"]
+        try:
+            command += shlex.split(os.environ.get(OPTIONS_VARIABLE, ""))
+        except ValueError as error:
+            return f"{OPTIONS_VARIABLE}={os.environ[OPTIONS_VARIABLE]!r} is not understood: {error}"
         try:
             self._state_dir.mkdir(parents=True, exist_ok=True)
             log = (self._state_dir / "agent.log").open("a+", encoding="utf-8")

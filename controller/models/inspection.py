@@ -1,6 +1,7 @@
 """What a model file says of itself."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def torchscript_input_names(path: Path) -> list[str]:
 
     jit: Any = torch.jit
     try:
-        arguments = jit.load(str(path), map_location="cpu").forward.schema.arguments
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit", category=Warning)
+            arguments = jit.load(str(path), map_location="cpu").forward.schema.arguments
     except (RuntimeError, AttributeError) as error:
         raise ConfigurationError(
             f"model {path} is no TorchScript file; write one with torch.jit.trace(…).save(…)"

@@ -68,7 +68,7 @@ def _float16(model: Any) -> bytes:
 
 
 def _int8(model: Any, shapes: Mapping[str, Shape]) -> bytes:
-    from onnxruntime.quantization import QuantFormat, quantize_static
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory(prefix="edgenas-int8-") as folder:
@@ -76,7 +76,16 @@ def _int8(model: Any, shapes: Mapping[str, Shape]) -> bytes:
         # Symbolic inference needs another library, and every size that matters is known.
         quant_pre_process(model, prepared, skip_symbolic_shape=True)
         reader = _RandomCalibration(model, shapes)
-        quantize_static(prepared, quantized, reader, quant_format=QuantFormat.QDQ)
+        # With the default, signed activations, ONNX Runtime 1.32 leaves 24 of the 26 convolutions of
+        # squeezenet1_1 in float32 on x86, and 11 of 20 of resnet18; with unsigned ones none.
+        quantize_static(
+            prepared,
+            quantized,
+            reader,
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
         data = quantized.read_bytes()
     if onnx_precision(parsed_onnx(data)) is not Precision.INT8_QDQ:
         raise ValueError("it has no operator that can be quantized")

@@ -56,7 +56,11 @@ def bench(model: Path, state_dir: Path, as_json: bool, **options: Any) -> None:
     folder = state_dir.expanduser().absolute()
     try:
         config = measuring_config(**options)
-        request = requests.request_from_wire(_request(model, **asked), describe_board(config.root))
+        try:
+            wanted = _request(model, **asked)
+        except ValueError as error:
+            raise InvalidRequestError(f"a number among the options is too large: {error}") from error
+        request = requests.request_from_wire(wanted, describe_board(config.root))
         with (
             holding(folder),
             contextlib.closing(History(folder / HISTORY_FILE, answers.labels_in)) as history,

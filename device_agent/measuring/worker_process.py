@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.benchmark import FailureReason, Phase, RuntimeDescription
+from device_agent.board.load import read_load
 from device_agent.errors import (
     BenchmarkFailedError,
     RuntimeUnavailableError,
@@ -29,6 +30,8 @@ POLL_LIMIT_S = 3600.0
 WORKER_FILE = Path(__file__).parents[1] / "worker.py"
 # Importing the runtime from a worn SD card takes tens of seconds.
 START_LIMIT_S = 120.0
+# How the last line of a process tells that it died of it.
+OUT_OF_MEMORY_SIGNS = ("bad_alloc", "Cannot allocate memory", "MemoryError")
 LIBRARIES = {"onnx": "onnxruntime", "torchscript": "torch"}
 REMEDIES = {
     "onnx": "install numpy and onnxruntime for it",
@@ -51,6 +54,7 @@ class WorkerProcess:
         self._deadline = math.inf
         self._limit_s = math.inf
         self._taken = False
+        self._oom_kills: int | None = None
         try:
             # A file rather than a pipe: nobody has to read along while the worker is timing.
             self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close())
@@ -144,6 +148,7 @@ class WorkerProcess:
         """
         self._deadline = deadline_s
         self._limit_s = limit_s
+        self._oom_kills = read_load().oom_kills
         try:
             self._send(json.dumps(job))
         except WorkerDiedError as error:
@@ -190,7 +195,15 @@ class WorkerProcess:
             ) from error
 
     def _died(self, error: WorkerDiedError) -> BenchmarkFailedError:
-        if "bad_alloc" in str(error) or "Cannot allocate memory" in str(error):
+        # It comes without a word, but the kernel counts whom it ended for want of memory.
+        killed = self._process.returncode == -signal.SIGKILL
+        if killed and (read_load().oom_kills or 0) > (self._oom_kills or 0):
+            return BenchmarkFailedError(
+                FailureReason.OUT_OF_MEMORY,
+                "the worker that measured the model was killed by SIGKILL as the kernel ran out of memory; "
+                "measure a smaller model or batch",
+            )
+        if any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS):
             return BenchmarkFailedError(
                 FailureReason.OUT_OF_MEMORY,
                 f"the worker that measured the model ran out of memory: it {error}; "
@@ -246,8 +259,10 @@ class WorkerProcess:
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, self._stderr.tell() - 4096))
         lines = self._stderr.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"{how}; the last line it wrote is '{last[:300]}'" if last else how
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")[:300]
+        # It may show what stands in the model.
+        last = "".join(letter if letter.isprintable() else "?" for letter in last)
+        return f"{how}; the last line it wrote is '{last}'" if last else how
 
 
 class StopSignal:

@@ -1,7 +1,7 @@
 import pytest
 
 from controller.cli.progress import _clock
-from controller.cli.tables import ABSENT, figure, trial_columns
+from controller.cli.tables import ABSENT, figure, table, trial_columns
 from controller.core.objective import Objective
 
 
@@ -29,3 +29,18 @@ def test_columns_are_the_objectives_then_what_else_is_worth_knowing() -> None:
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (7384, "2:03:04")])
 def test_clock_shows_minutes_and_hours(seconds: float, shown: str) -> None:
     assert _clock(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("values", "justify"),
+    [
+        (["1.5", ABSENT, "-3"], "right"),
+        (["4 (modelled)", "2"], "right"),
+        (["onnxruntime", "2"], "left"),
+        ([ABSENT], "left"),
+    ],
+)
+def test_column_of_numbers_alone_is_set_to_the_right(values: list[str], justify: str) -> None:
+    made = table(("name", "value"), [["a row", value] for value in values])
+
+    assert made.columns[1].justify == justify

@@ -319,9 +319,15 @@ def test_description_tells_what_cannot_be_used():
     ("sources", "reason"),
     [
         ([("ina2xx", "input", ""), ("rapl", "soc", "root only")], ""),
-        ([("ina2xx", "input", "no chip"), ("rapl", "soc", "root only")], "ina2xx: no chip; rapl: root only"),
+        (
+            [("ina2xx", "input", "no chip"), ("rapl", "soc", "root only")],
+            "ina2xx: no chip; nor can rapl be read (`edgenas devices show` tells why)",
+        ),
         ([("modelled", "board", "")], "what it has is a model or sees a graphics card alone"),
-        ([("nvml", "gpu", ""), ("rapl", "soc", "root only")], "rapl: root only"),
+        (
+            [("nvml", "gpu", ""), ("rapl", "soc", "root only")],
+            "rapl: root only (`edgenas devices show` tells why)",
+        ),
         ([], "its agent 0.1.0 names no power source"),
     ],
 )

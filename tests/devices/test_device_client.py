@@ -50,6 +50,14 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("agent")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _hurried() -> Iterator[None]:
+    """Let agents neither wait for a calm machine nor measure again on a busy one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGENAS_LOCAL_AGENT", "--gate-limit-s 0 --retries 0")
+        yield
+
+
 @pytest.fixture(scope="module")
 def agent(state_dir: Path) -> Iterator[LocalAgent]:
     with LocalAgent(state_dir) as running:
@@ -178,6 +186,22 @@ def test_local_agent_that_cannot_start_says_why(tmp_path: Path) -> None:
 
     with (
         pytest.raises(DeviceError, match="the agent on this machine did not start"),
+        connected("local", tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [("--no-such-option", "No such option"), ("'unbalanced", "EDGENAS_LOCAL_AGENT=.* is not understood")],
+)
+def test_options_of_the_local_agent_that_are_wrong_are_told(
+    options: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGENAS_LOCAL_AGENT", options)
+
+    with (
+        pytest.raises(DeviceError, match=f"the agent on this machine did not start: .*{reason}"),
         connected("local", tmp_path),
     ):
         pass

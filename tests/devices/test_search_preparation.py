@@ -42,7 +42,8 @@ def test_device_that_measures_no_energy_is_found_out_before_the_search(
 
     assert isinstance(result.exception, ConfigurationError)
     assert str(result.exception) == (
-        "device 'pi4' does not measure energy_mj: rapl: root only: chmod a+r it; "
+        "device 'pi4' does not measure energy_mj: rapl: root only: chmod a+r it "
+        "(`edgenas devices show` tells why); "
         "search without this objective or constraint"
     )
     assert agent.asked == []

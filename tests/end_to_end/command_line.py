@@ -17,8 +17,12 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return this process's environment with another EdgeNAS home."""
-    return {**os.environ, "EDGENAS_HOME": str(home), "COLUMNS": "200"}
+    """Return this process's environment with another EdgeNAS home.
+
+    What is tested is not how calm this machine is: the agent neither waits for that nor tries again.
+    """
+    calm = "--gate-limit-s 0 --retries 0"
+    return {**os.environ, "EDGENAS_HOME": str(home), "EDGENAS_LOCAL_AGENT": calm, "COLUMNS": "200"}
 
 
 def command(*arguments: object) -> list[str]:
@@ -77,6 +81,10 @@ def running_agent(
                 address,
                 "--state-dir",
                 str(state_dir),
+                "--gate-limit-s",
+                "0",
+                "--retries",
+                "0",
             ],
             stdout=subprocess.PIPE,
             stderr=log,

@@ -36,6 +36,7 @@ def test_own_images_become_a_project_that_runs_without_edgenas(
         4,
         "--epochs",
         2,
+        "--keep-flagged",
         "--json",
     )
     assert searched.returncode == 0, searched.stderr

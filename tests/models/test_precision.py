@@ -1,6 +1,7 @@
 """Conversions to other number formats, run by the runtime that boards use."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from controller.core.errors import ConfigurationError, ExportError
 from controller.core.network import INPUT, NetworkBuilder
 from controller.core.options import Precision
-from controller.core.primitives import BatchNorm2d, Conv2d, GlobalAvgPool2d, Linear, ReLU
+from controller.core.primitives import Add, BatchNorm2d, Conv2d, GlobalAvgPool2d, Linear, ReLU
 from controller.models.module import seeded_module
 from controller.models.onnx import onnx_bytes
 from controller.models.precision import converted
@@ -66,6 +67,35 @@ def test_int8_model_is_written_in_pairs_and_computes_nearly_the_same():
 
     assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= operators(made)
     assert logits(made, images()) == pytest.approx(logits(network(), images()), abs=0.1)
+
+
+def residual_network() -> bytes:
+    """Return a network in which a sum that may be negative and a rectified one meet convolutions."""
+    builder = NetworkBuilder(input_shape=(3, 16, 16))
+    with builder.block("stem", "stem"):
+        stem = builder.add("relu", ReLU(), builder.add("conv", Conv2d(8, 3), INPUT))
+    with builder.block("layer_1", "residual"):
+        first = builder.add("relu", ReLU(), builder.add("conv_1", Conv2d(8, 3), stem))
+        added = builder.add("add", Add(), builder.add("conv_2", Conv2d(8, 3), first), stem)
+        last = builder.add("relu_2", ReLU(), builder.add("conv_3", Conv2d(8, 3), added))
+    with builder.block("head", "head"):
+        builder.add("classifier", Linear(4), builder.add("pool", GlobalAvgPool2d(), last))
+    built = builder.build()
+    return onnx_bytes(built, seeded_module(built, 0).state_dict())
+
+
+def test_int8_model_leaves_the_runtime_no_convolution_in_float32(tmp_path: Path):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+
+    onnxruntime.InferenceSession(
+        converted(residual_network(), Precision.INT8_QDQ, {}), options, providers=["CPUExecutionProvider"]
+    )
+
+    kinds = operators((tmp_path / "optimized.onnx").read_bytes())
+    assert {"QLinearConv", "QGemm"} <= kinds
+    assert not {"Conv", "FusedConv", "Gemm"} & kinds
 
 
 def test_open_batch_stays_open():

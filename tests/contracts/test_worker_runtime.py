@@ -1,0 +1,205 @@
+"""What every runtime of the worker keeps to, in a worker process as the agent starts it."""
+
+import importlib.util
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from worker_jobs import Job, run_job
+
+from device_agent import worker
+from device_agent.benchmark import FailureReason, Phase
+from device_agent.errors import BenchmarkFailedError
+from device_agent.runtimes.catalogue import RUNTIMES
+
+SHAPE = [1, 3, 16, 16]
+every_runtime = pytest.mark.parametrize("name", worker.RUNTIMES)
+
+
+def onnx_model() -> bytes:
+    """Return two convolutions, each with an operator behind it that no runtime fuses with it."""
+    nodes, weights, source = [], [], "image"
+    for name, channels in (("stem", 3), ("body", 8)):
+        weight = numpy.random.default_rng(0).standard_normal((8, channels, 3, 3)).astype("float32")
+        weights.append(numpy_helper.from_array(weight, f"{name}.weight"))
+        nodes += [
+            helper.make_node(
+                "Conv", [source, f"{name}.weight"], [f"{name}.conv"], name=f"{name}.conv", pads=[1] * 4
+            ),
+            helper.make_node("Abs", [f"{name}.conv"], [name], name=name),
+        ]
+        source = name
+    graph = helper.make_graph(
+        nodes,
+        "two_layers",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info("body", TensorProto.FLOAT, None)],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()
+
+
+def torchscript_model() -> bytes:
+    """Return the same network, scripted."""
+    import torch
+
+    class Layer(torch.nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(channels, 8, 3, padding=1, bias=False)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.abs(self.conv(image))
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = Layer(3)
+            self.body = Layer(8)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.body(self.stem(image))
+
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # torch has deprecated TorchScript, which boards still run.
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Network().eval()), file)
+    return file.getvalue()
+
+
+MODELS: Mapping[str, Callable[[], bytes]] = {"onnx": onnx_model, "torchscript": torchscript_model}
+LAYERS = {"stem.conv", "stem", "body.conv", "body"}
+
+
+def job(name: str, model: Path, **fields: object) -> Job:
+    """Run one job that is to be profiled as well."""
+    if importlib.util.find_spec(RUNTIMES[name].package) is None:
+        pytest.skip(f"{RUNTIMES[name].package} is not installed")
+    return run_job(name, model, input_shapes={"image": SHAPE}, profile=True, **fields)
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Job]:
+    """Give what a runtime found of its model, which it measures once."""
+    found: dict[str, Job] = {}
+
+    def measured_by(name: str) -> Job:
+        if name not in found:
+            path = tmp_path_factory.mktemp("runtime") / f"model.{RUNTIMES[name].format.value}"
+            path.write_bytes(MODELS[name]())
+            found[name] = job(name, path)
+        return found[name]
+
+    return measured_by
+
+
+def failure(name: str, path: Path, **fields: object) -> BenchmarkFailedError:
+    with pytest.raises(BenchmarkFailedError) as caught:
+        job(name, path, **fields)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_every_runtime_has_a_model_and_is_known_to_the_agent():
+    assert set(MODELS) == set(worker.RUNTIMES) == set(RUNTIMES)
+
+
+@every_runtime
+def test_runtime_describes_itself(name: str, measured: Callable[[str], Job]):
+    description = measured(name).description
+    assert description.name == name
+    assert description.library == RUNTIMES[name].package
+    assert description.version[0].isdecimal()
+    assert RUNTIMES[name].providers["cpu"] in description.providers
+
+
+@every_runtime
+def test_runtime_loads_its_model_cold_and_warm(name: str, measured: Callable[[str], Job]):
+    result = measured(name).result
+    assert result["load_ns"] > 0
+    assert result["warm_load_ns"] > 0
+    assert result["load_was_cold"] in (True, False)
+    assert (result["provider"], result["gpu_peak_bytes"]) == (RUNTIMES[name].providers["cpu"], None)
+    assert result["spinning"] in (True, False)
+
+
+@every_runtime
+def test_runtime_tells_the_precision_or_leaves_it_to_the_agent(name: str, measured: Callable[[str], Job]):
+    assert measured(name).result["precision"] in ("float32", None)
+
+
+@every_runtime
+def test_runtime_finds_the_models_inputs(name: str, measured: Callable[[str], Job]):
+    assert measured(name).result["input_shapes"] == {"image": SHAPE}
+
+
+@every_runtime
+def test_runtime_runs_its_model(name: str, measured: Callable[[str], Job]):
+    result = measured(name).result
+    assert result["first_inference_ns"] > 0
+    assert len(result["warmup_ns"]) >= 10
+    assert len(result["samples_ns"]) >= 64
+    assert min(result["samples_ns"]) > 0
+    assert result["memory"]["marks"] == sorted(result["memory"]["marks"])
+
+
+@every_runtime
+def test_reference_model_runs_beside_every_runtime(name: str, measured: Callable[[str], Job]):
+    result = measured(name).result
+    assert len(result["canary_ns"]) == len(result["turn_ends"]) + 1
+    assert all(min(turn) > 0 for turn in result["canary_ns"])
+
+
+@every_runtime
+def test_passes_come_in_order(name: str, measured: Callable[[str], Job]):
+    assert measured(name).phases == [Phase.LOAD, Phase.WARM_UP, Phase.CANARY, Phase.PROFILE]
+
+
+@every_runtime
+def test_profile_tells_the_time_of_the_models_own_layers(name: str, measured: Callable[[str], Job]):
+    rows = measured(name).result["operators"]
+    assert all(row["mean_ns"] > 0 for row in rows)
+    assert [row["mean_ns"] for row in rows] == sorted((row["mean_ns"] for row in rows), reverse=True)
+    # A runtime may have operators of its own between them.
+    own = {row["layer"]: row for row in rows if row["layer"] in LAYERS}
+    assert set(own) == LAYERS
+    for row in own.values():
+        assert row["calls"] == 1.0
+        assert row["provider"] == RUNTIMES[name].providers["cpu"]
+    assert [("conv" in own[layer]["operator_type"].lower()) for layer in ("stem.conv", "stem", "body")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+@every_runtime
+def test_profile_is_no_slower_than_the_model_by_an_order_of_magnitude(
+    name: str, measured: Callable[[str], Job]
+):
+    """Figures in another unit, or of all runs together, would be off by a factor of a thousand or 200."""
+    result = measured(name).result
+    total_ns = sum(row["mean_ns"] for row in result["operators"])
+    assert 0.02 < total_ns / worker.median(result["samples_ns"]) < 50
+
+
+@every_runtime
+def test_broken_file_is_an_invalid_model(name: str, tmp_path: Path):
+    path = tmp_path / "broken"
+    path.write_bytes(MODELS[name]()[:300])
+    assert failure(name, path).reason is FailureReason.INVALID_MODEL
+
+
+@every_runtime
+def test_unknown_provider_is_a_fault_of_the_spec(name: str, tmp_path: Path):
+    path = tmp_path / "model"
+    path.write_bytes(MODELS[name]())
+    error = failure(name, path, provider="AbacusExecutionProvider")
+    assert error.reason is FailureReason.INVALID_SPEC
+    assert "has no AbacusExecutionProvider; it has " in str(error)

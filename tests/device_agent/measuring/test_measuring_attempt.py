@@ -1,0 +1,80 @@
+"""What the reference model's turns say of the samples between them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up_results import worker_result
+
+from device_agent.benchmark import CanaryReading
+from device_agent.measuring.attempt import canary_median_ms, canary_reading, drift_corrected_ms
+from device_agent.measuring.worker_result import WorkerResult
+
+
+def turns(*latencies_ms: float) -> tuple[tuple[float, ...], ...]:
+    """Turns of the reference model with these medians, each with an outlier above and below."""
+    return tuple((latency_ms, 0.1, latency_ms, 90.0, latency_ms) for latency_ms in latencies_ms)
+
+
+def corrected_ms(result: WorkerResult, baseline_ms: float | None) -> float | None:
+    return drift_corrected_ms(result, canary_reading(result, baseline_ms))
+
+
+def test_reading_is_the_first_and_the_last_turn():
+    result = worker_result(canary_turns_ms=turns(2.0, 3.0, 4.0))
+    assert canary_reading(result, 2.5) == CanaryReading(before_ms=2.0, after_ms=4.0, baseline_ms=2.5)
+
+
+def test_latency_of_the_reference_model_is_the_median_over_its_turns():
+    assert canary_median_ms(worker_result(canary_turns_ms=turns(2.0, 9.0, 2.2, 2.1, 2.3))) == 2.2
+
+
+def test_job_without_the_reference_model_has_no_reading():
+    result = worker_result(canary_turns_ms=())
+    assert canary_median_ms(result) is None
+    assert canary_reading(result, 2.0) is None
+    assert corrected_ms(result, 2.0) is None
+
+
+def test_without_a_baseline_nothing_is_corrected():
+    assert corrected_ms(worker_result(), None) is None
+
+
+@given(st.lists(st.floats(min_value=0.01, max_value=1e4), min_size=60, max_size=60))
+def test_constant_reference_model_leaves_the_median_as_it_is(samples: list[float]):
+    result = worker_result(samples_ms=tuple(samples), canary_turns_ms=turns(2.0, 2.0, 2.0))
+    ordered = sorted(samples)
+    assert corrected_ms(result, 2.0) == pytest.approx((ordered[29] + ordered[30]) / 2)
+
+
+def test_samples_of_a_turn_at_half_the_speed_are_halved():
+    # Around the second turn the reference model takes (2 + 6) / 2 = 4 ms, twice its 2 ms.
+    result = worker_result(
+        samples_ms=(10.0,) * 30 + (20.0,) * 30, turn_ends=(30, 60), canary_turns_ms=turns(2.0, 2.0, 6.0)
+    )
+    assert corrected_ms(result, 2.0) == 10.0
+
+
+def test_each_turn_is_corrected_by_the_reference_turns_around_it():
+    result = worker_result(
+        samples_ms=(10.0, 30.0, 10.0), turn_ends=(1, 2, 3), canary_turns_ms=turns(1.0, 3.0, 5.0, 3.0)
+    )
+    # 10 * 2/2, 30 * 2/4, 10 * 2/4.
+    assert corrected_ms(result, 2.0) == 10.0
+    assert corrected_ms(result, 4.0) == 20.0
+
+
+def test_board_that_is_faster_than_its_baseline_is_corrected_upwards():
+    result = worker_result(canary_turns_ms=turns(1.0, 1.0, 1.0))
+    assert corrected_ms(result, 2.0) == 20.0
+
+
+def test_turns_of_different_length_keep_their_samples_apart():
+    # 50 samples at full speed, then 10 at a third of it.
+    result = worker_result(
+        samples_ms=(10.0,) * 50 + (30.0,) * 10, turn_ends=(50, 60), canary_turns_ms=turns(2.0, 2.0, 10.0)
+    )
+    assert corrected_ms(result, 2.0) == 10.0
+    half = worker_result(
+        samples_ms=(10.0,) * 10 + (30.0,) * 50, turn_ends=(10, 60), canary_turns_ms=turns(2.0, 2.0, 10.0)
+    )
+    assert corrected_ms(half, 2.0) == 10.0

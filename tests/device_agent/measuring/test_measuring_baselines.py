@@ -1,0 +1,184 @@
+"""What the agent remembers of its board."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from sensor_trees import FakeTime
+
+from device_agent.measuring.baselines import BASELINES_FILE, Baselines
+
+
+def learn(baselines: Baselines, *latencies_ms: float, key: str = "1 thread") -> None:
+    for latency_ms in latencies_ms:
+        baselines.learn_canary(key, latency_ms)
+
+
+def test_board_that_was_never_measured_on_has_no_baseline():
+    assert Baselines().canary_ms("1 thread") is None
+    assert Baselines().clock_mhz("1 thread") is None
+
+
+def test_speed_is_the_fast_quarter_of_what_was_seen():
+    baselines = Baselines()
+    learn(baselines, 5.0, 4.0, 1.0, 3.0, 2.0)
+    assert baselines.canary_ms("1 thread") == 2.0
+
+
+def test_three_quarters_of_disturbed_jobs_leave_the_speed_where_it_is():
+    baselines = Baselines()
+    learn(baselines, 2.0, 9.0, 9.5, 2.0, 12.0, 9.0, 10.0, 9.0, 2.0)
+    assert baselines.canary_ms("1 thread") == 2.0
+
+
+def test_clock_is_the_upper_quarter_of_what_was_seen():
+    baselines = Baselines()
+    for clock_mhz in (1500.0, 600.0, 1400.0, 1300.0, 1200.0):
+        baselines.learn_clock("1 thread", clock_mhz)
+    assert baselines.clock_mhz("1 thread") == 1400.0
+
+
+def test_keys_have_baselines_of_their_own():
+    baselines = Baselines()
+    learn(baselines, 2.0)
+    learn(baselines, 1.0, key="2 threads")
+    baselines.learn_clock("2 threads", 1500.0)
+    assert (baselines.canary_ms("1 thread"), baselines.canary_ms("2 threads")) == (2.0, 1.0)
+    assert baselines.clock_mhz("1 thread") is None
+
+
+def test_last_hundred_readings_are_remembered():
+    baselines = Baselines()
+    learn(baselines, *map(float, range(150)))
+    assert baselines.readings("1 thread") == tuple(map(float, range(50, 150)))
+
+
+def test_what_was_learnt_survives_the_agent(tmp_path: Path):
+    path = tmp_path / BASELINES_FILE
+    first = Baselines(path)
+    learn(first, 3.0, 2.0, 4.0)
+    first.learn_clock("1 thread", 1500.0)
+    first.idle_temperature_c(41.5)
+    first.note_work()
+    second = Baselines(path)
+    assert second.readings("1 thread") == (3.0, 2.0, 4.0)
+    assert second.clock_mhz("1 thread") == 1500.0
+    assert second.idle_temperature_c(60.0) == 41.5
+    assert [entry.name for entry in tmp_path.iterdir()] == [BASELINES_FILE]
+
+
+KEPT = {"readings": {"canary_ms 1 thread": [2.0]}, "idle_temperature_c": 40.0, "worked_at_s": 0.0}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "\0" * 100,
+        json.dumps(KEPT)[:40],
+        "[]",
+        json.dumps(KEPT | {"readings": {"canary_ms 1 thread": ["fast"]}}),
+        json.dumps(KEPT | {"readings": [2.0]}),
+        json.dumps(KEPT | {"idle_temperature_c": "warm"}),
+        json.dumps(KEPT | {"worked_at_s": [1]}),
+        json.dumps({"readings": {}}),
+    ],
+    ids=["empty", "NULs", "cut off", "list", "text", "no keys", "temperature", "time", "fields missing"],
+)
+def test_corrupt_file_is_started_anew_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+):
+    path = tmp_path / BASELINES_FILE
+    path.write_text(content)
+    baselines = Baselines(path)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"cannot read the baselines in '{path}', learning them anew: ")
+    assert baselines.readings("1 thread") == ()
+    assert baselines.idle_temperature_c(55.0) == 55.0
+    learn(baselines, 7.0)
+    assert Baselines(path).readings("1 thread") == (7.0,)
+    assert len(caplog.records) == 1
+
+
+def test_good_file_is_read_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / BASELINES_FILE
+    path.write_text(json.dumps(KEPT))
+    assert Baselines(path).readings("1 thread") == (2.0,)
+    assert caplog.records == []
+
+
+def test_disk_that_cannot_be_written_costs_no_measurement(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / BASELINES_FILE
+    baselines = Baselines(path)
+    learn(baselines, 3.0)
+    assert baselines.canary_ms("1 thread") == 3.0
+    assert caplog.messages == [f"cannot keep the baselines in '{path}': Not a directory"]
+
+
+def test_file_that_cannot_be_replaced_leaves_no_partial_one(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / BASELINES_FILE
+    (path / "in the way").mkdir(parents=True)
+    baselines = Baselines(path)
+    learn(baselines, 3.0)
+    assert baselines.canary_ms("1 thread") == 3.0
+    assert [entry.name for entry in tmp_path.iterdir()] == [BASELINES_FILE]
+    assert caplog.messages[-1].startswith(f"cannot keep the baselines in '{path}': ")
+
+
+class Board:
+    """A board with a clock on the wall."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.time = FakeTime()
+        self.baselines = Baselines(path, clock=self.time.clock)
+
+    def work(self) -> None:
+        self.baselines.note_work()
+
+
+def test_board_that_just_worked_keeps_its_idle_temperature():
+    board = Board()
+    assert board.baselines.idle_temperature_c(40.0) == 40.0
+    board.work()
+    board.time.wait(299.0)
+    assert board.baselines.idle_temperature_c(47.0) == 40.0
+
+
+def test_board_that_has_rested_has_the_idle_temperature_of_a_warmer_day():
+    board = Board()
+    board.baselines.idle_temperature_c(40.0)
+    board.work()
+    board.time.wait(300.0)
+    assert board.baselines.idle_temperature_c(47.0) == 47.0
+    board.work()
+    assert board.baselines.idle_temperature_c(60.0) == 47.0
+
+
+def test_cooler_board_lowers_the_idle_temperature_at_once():
+    board = Board()
+    board.baselines.idle_temperature_c(40.0)
+    board.work()
+    assert board.baselines.idle_temperature_c(38.5) == 38.5
+    assert board.baselines.idle_temperature_c(39.0) == 38.5
+
+
+def test_new_process_knows_that_an_earlier_one_has_worked(tmp_path: Path):
+    """Somebody who measures one model after the other has a process for each."""
+    first = Board(tmp_path / BASELINES_FILE)
+    first.baselines.idle_temperature_c(40.0)
+    first.work()
+    second = Board(tmp_path / BASELINES_FILE)
+    assert second.baselines.idle_temperature_c(65.0) == 40.0
+    second.time.wait(300.0)
+    assert second.baselines.idle_temperature_c(45.0) == 45.0
+
+
+def test_clock_that_was_set_back_does_not_keep_a_board_from_resting():
+    board = Board()
+    board.baselines.idle_temperature_c(40.0)
+    board.work()
+    board.time.wait(-3600.0)
+    assert board.baselines.idle_temperature_c(46.0) == 46.0

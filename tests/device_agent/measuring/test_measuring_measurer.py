@@ -1,0 +1,362 @@
+"""One job from gate to record: retries, cancellation and limits, with real workers on boards of files."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from agent_harness import conv_model
+from measuring_lab import Laboratory, laboratory, workers
+from sensor_trees import build_ina2xx, write
+
+from device_agent.benchmark import (
+    CONTAMINATING,
+    FailureReason,
+    Flag,
+    Measurement,
+    MeasurementMode,
+    Phase,
+    Precision,
+    Progress,
+)
+from device_agent.errors import BenchmarkFailedError
+from device_agent.measuring import attempt
+from device_agent.measuring.worker_process import StopSignal
+
+FULL = MeasurementMode.FULL
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Laboratory]:
+    with laboratory(tmp_path) as opened:
+        yield opened
+
+
+def failure(lab: Laboratory, **spec: object) -> BenchmarkFailedError:
+    with pytest.raises(BenchmarkFailedError) as caught:
+        lab.record(**spec)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def flags(raised) -> set[Flag]:
+    return {entry.flag for entry in raised}
+
+
+# --- attempts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a job announced and published."""
+
+    progress: list[Progress]
+    published: Measurement
+
+    @property
+    def attempts(self) -> int:
+        return self.progress[-1].attempt
+
+
+@pytest.fixture(scope="module")
+def throttled(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A job on a board that slows down to stay cool, all the time."""
+    with laboratory(tmp_path_factory.mktemp("throttled"), retries=2) as lab:
+        lab.board(cooling_state=3)
+        return Outcome(published=lab.measure(), progress=lab.progress)
+
+
+def test_contaminated_job_is_tried_three_times(throttled: Outcome):
+    loads = [entry.attempt for entry in throttled.progress if entry.phase is Phase.LOAD]
+    assert loads == [1, 2, 3]
+    assert len(throttled.published.discarded) == 2
+
+
+def test_job_that_stays_contaminated_is_published_with_its_flags(throttled: Outcome):
+    reason = "cooling device cpufreq-cpu0 in state 3 before and 3 after"
+    attempts = [throttled.published.flags, *(entry.flags for entry in throttled.published.discarded)]
+    for raised in attempts:
+        assert [entry.reason for entry in raised if entry.flag is Flag.THROTTLED] == [reason]
+    assert throttled.published.before.throttling == ("cpufreq-cpu0",)
+
+
+def test_discarded_attempts_tell_their_figures(throttled: Outcome):
+    for entry in throttled.published.discarded:
+        assert entry.samples >= 64
+        assert entry.median_ms > 0
+
+
+def test_published_is_the_attempt_with_the_fewest_flags(throttled: Outcome):
+    attempts = (throttled.published, *throttled.published.discarded)
+    contaminating = [len(flags(entry.flags) & CONTAMINATING) for entry in attempts]
+    assert contaminating[0] == min(contaminating)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery(Outcome):
+    """A clean job, and one that recovered; with what the agent had learnt of its board on the way."""
+
+    clean: Measurement
+    learnt_clean: list[float]
+    learnt_throttled: list[float]
+    learnt: list[float]
+
+
+@pytest.fixture(scope="module")
+def recovered(tmp_path_factory: pytest.TempPathFactory) -> Recovery:
+    """A clean job at 2000 MHz, and then one whose first attempt is throttled to half the clock."""
+    folder = tmp_path_factory.mktemp("recovered")
+    with laboratory(folder) as lab:
+        lab.board()
+        clean, learnt_clean = lab.measure(), learnt(lab)
+    with laboratory(folder, retries=2) as lab:
+        learnt_throttled: list[float] = []
+        lab.board(clock_mhz=1000, cooling_state=1)
+
+        def recover(progress: Progress) -> None:
+            if progress.attempt == 2 and progress.phase is Phase.LOAD:
+                learnt_throttled.extend(learnt(lab))
+                lab.board()
+
+        lab.on_progress = recover
+        return Recovery(
+            published=lab.measure(),
+            progress=lab.progress,
+            clean=clean,
+            learnt_clean=learnt_clean,
+            learnt_throttled=learnt_throttled,
+            learnt=learnt(lab),
+        )
+
+
+def learnt(lab: Laboratory) -> list[float]:
+    """What the reference model took in the jobs that count, as the agent keeps it."""
+    kept = json.loads(lab.baselines_file.read_text())["readings"]
+    (readings,) = [values for key, values in kept.items() if key.startswith("canary_ms")]
+    return readings
+
+
+def test_clean_attempt_is_published_after_a_contaminated_one(recovered: Recovery):
+    assert recovered.attempts >= 2
+    assert len(recovered.published.discarded) == recovered.attempts - 1
+    assert {Flag.THROTTLED, Flag.FREQ} <= flags(recovered.published.discarded[0].flags)
+    assert not {Flag.THROTTLED, Flag.FREQ} & flags(recovered.published.flags)
+    assert recovered.published.after.throttling == ()
+
+
+def test_retries_end_with_the_first_clean_attempt(recovered: Recovery):
+    clean = not flags(recovered.published.flags) & CONTAMINATING
+    assert clean or recovered.attempts == 3
+    for entry in recovered.published.discarded:
+        assert flags(entry.flags) & CONTAMINATING
+
+
+def test_clock_below_the_one_of_earlier_jobs_is_flagged(recovered: Recovery):
+    """1750 MHz is the upper quarter of the two readings, 2000 and 1000 MHz."""
+    raised = recovered.published.discarded[0].flags
+    assert [entry.reason for entry in raised if entry.flag is Flag.FREQ] == [
+        "the clock fell to 1000 MHz, 43 % below the expected 1750"
+    ]
+
+
+def test_conditions_tell_the_clock_and_the_one_expected(recovered: Recovery):
+    before = recovered.clean.before
+    assert (before.clock_mhz, before.expected_clock_mhz) == (2000.0, 2000.0)
+    assert (before.governor, before.temperature_c) == ("performance", 40.0)
+
+
+def test_first_job_is_its_own_baseline(recovered: Recovery):
+    assert recovered.clean.canary is not None
+    assert recovered.clean.canary.baseline_ms == recovered.learnt_clean[0]
+    assert Flag.CANARY not in flags(recovered.clean.flags)
+    assert recovered.clean.drift_corrected_ms is not None
+
+
+def test_reference_model_of_a_disturbed_attempt_is_not_learnt(recovered: Recovery):
+    assert len(recovered.learnt_clean) == 1
+    assert recovered.learnt_throttled == recovered.learnt_clean
+    assert len(recovered.learnt) == recovered.attempts
+
+
+@pytest.mark.slow
+def test_retry_without_the_time_for_it_publishes_the_first_attempt(tmp_path: Path):
+    with laboratory(tmp_path, retries=2) as lab:
+        lab.board(cooling_state=1)
+
+        def hang(progress: Progress) -> None:
+            if progress.attempt == 2 and progress.phase is Phase.LOAD:
+                lab.worker().suspend()
+
+        lab.on_progress = hang
+        measurement = lab.measure(time_limit_s=15.0)
+        assert lab.progress[-1].attempt == 2
+    assert Flag.THROTTLED in flags(measurement.flags)
+    assert measurement.discarded == ()
+
+
+# --- the gate
+
+
+def heat(lab: Laboratory) -> None:
+    """Let the board be 25 degrees above its idle temperature, from work that has just ended."""
+    lab.baselines.idle_temperature_c(40.0)
+    lab.baselines.note_work()
+    lab.board(temperature_c=65)
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A job on a board that stays hot, and reads pages back from swap while the samples are taken."""
+    with laboratory(tmp_path_factory.mktemp("troubled"), gate_limit_s=0.1) as lab:
+        heat(lab)
+        write(lab.root, {"proc/vmstat": "pswpin 100"})
+
+        def swap(progress: Progress) -> None:
+            if progress.phase is Phase.MEASURE:
+                threading.Timer(0.5, lambda: write(lab.root, {"proc/vmstat": "pswpin 117"})).start()
+
+        lab.on_progress = swap
+        return Outcome(published=lab.measure(), progress=lab.progress)
+
+
+def test_board_that_stays_hot_is_measured_on_and_flagged(troubled: Outcome):
+    assert [entry.phase for entry in troubled.progress][:2] == [Phase.GATE, Phase.LOAD]
+    assert [entry.reason for entry in troubled.published.flags if entry.flag is Flag.GATE_TIMEOUT] == [
+        "measured although the board has 65.0 °C, more than 5 °C above its idle 40.0 °C"
+    ]
+    assert troubled.published.gate_wait_s >= 2.0
+
+
+def test_swapping_board_is_flagged(troubled: Outcome):
+    assert [entry.reason for entry in troubled.published.flags if entry.flag is Flag.MEM] == [
+        "the system read 17 pages back from swap"
+    ]
+    assert troubled.published.interference.swap_ins == 17
+
+
+def test_retry_waits_for_the_board_that_the_attempt_before_has_heated(tmp_path: Path):
+    """The board had rested for long before the job, so nothing but the job itself makes it warm."""
+    with laboratory(tmp_path, gate_limit_s=60.0, retries=1) as lab:
+        lab.board(cooling_state=1)
+
+        def on_progress(progress: Progress) -> None:
+            if progress.phase is Phase.MEASURE:
+                lab.board(cooling_state=1, temperature_c=65)
+            if progress.phase is Phase.GATE and progress.detail:
+                lab.stop.request()
+
+        lab.on_progress = on_progress
+        failure(lab)
+    gates = [(entry.attempt, entry.detail) for entry in lab.progress if entry.phase is Phase.GATE]
+    assert gates == [
+        (1, ""),
+        (2, ""),
+        (2, "the board has 65.0 °C, more than 5 °C above its idle 40.0 °C"),
+    ]
+
+
+# --- the end before the end
+
+
+@pytest.mark.parametrize("phase", [Phase.LOAD, Phase.WARM_UP, Phase.CANARY, Phase.MEASURE])
+def test_cancelled_job_ends_in_the_phase_it_is_in(lab: Laboratory, phase: Phase):
+    assert_cancelled(lab, phase, mode=FULL)
+
+
+def test_job_cancelled_at_the_gate_ends_there(tmp_path: Path):
+    with laboratory(tmp_path, gate_limit_s=100.0) as lab:
+        heat(lab)
+        assert_cancelled(lab, Phase.GATE)
+
+
+def test_job_cancelled_in_its_energy_pass_ends_there(lab: Laboratory):
+    build_ina2xx(lab.root)
+    assert_cancelled(lab, Phase.ENERGY, energy=True)
+
+
+def test_job_cancelled_while_its_operators_are_timed_ends_there(lab: Laboratory):
+    assert_cancelled(lab, Phase.PROFILE, profile=True)
+
+
+def assert_cancelled(lab: Laboratory, phase: Phase, **spec: object) -> None:
+    """Cancel a job as it announces a phase, from another thread, as a caller does."""
+    requested_s = []
+
+    def cancel() -> None:
+        requested_s.append(time.monotonic())
+        lab.stop.request()
+
+    def on_progress(progress: Progress) -> None:
+        if progress.phase is phase:
+            threading.Thread(target=cancel).start()
+
+    lab.on_progress = on_progress
+    error = failure(lab, **spec)
+    assert error.reason is FailureReason.CANCELLED
+    assert str(error) == "the benchmark was cancelled while it ran"
+    assert lab.phases()[-1] is phase
+    # A gate of 100 s, three seconds of samples, six of idle: none of them was waited for.
+    assert time.monotonic() - requested_s[0] < 2.0
+    assert workers() == []
+
+
+def test_job_that_was_cancelled_before_its_worker_started_measures_nothing(lab: Laboratory):
+    stop = StopSignal()
+    stop.request()
+    assert failure(lab, stop=stop).reason is FailureReason.CANCELLED
+    assert lab.progress == []
+
+
+def test_callers_time_limit_ends_a_job(lab: Laboratory):
+    error = failure(lab, mode=FULL, time_limit_s=1.0)
+    assert error.reason is FailureReason.TIMED_OUT
+    assert str(error).startswith("the job ran longer than its time limit of 1 s; ")
+    assert workers() == []
+
+
+def test_agents_own_time_limit_is_never_exceeded(tmp_path: Path):
+    with laboratory(tmp_path, job_timeout_s=0.5) as lab:
+        error = failure(lab, mode=FULL, time_limit_s=500.0)
+    assert error.reason is FailureReason.TIMED_OUT
+    assert "time limit of 0.5 s" in str(error)
+
+
+# --- what a spec asks for
+
+
+def test_precision_that_the_file_has_not_is_refused_before_a_worker_sees_it(lab: Laboratory):
+    error = failure(lab, precision=Precision.FLOAT16)
+    assert error.reason is FailureReason.INVALID_SPEC
+    assert str(error) == "the model is in float32, the spec asks for float16; convert the model first"
+    assert lab.progress == []
+
+
+def test_provider_that_the_build_has_not_is_refused(lab: Laboratory):
+    error = failure(lab, provider="QNNExecutionProvider")
+    assert error.reason is FailureReason.INVALID_SPEC
+    assert "has no QNNExecutionProvider; it has CPUExecutionProvider" in str(error)
+    assert lab.progress == []
+
+
+def test_processor_that_may_not_be_used_is_refused(lab: Laboratory):
+    error = failure(lab, cpu_affinity=(4000,))
+    assert error.reason is FailureReason.INVALID_SPEC
+    assert str(error).startswith("cannot bind threads to the processors 4000: ")
+
+
+# --- the reference model
+
+
+def test_reference_model_that_cannot_be_run_is_absent(lab: Laboratory, monkeypatch: pytest.MonkeyPatch):
+    broken = lab.root / "canary.onnx"
+    broken.write_bytes(conv_model()[:100])
+    monkeypatch.setattr(attempt, "CANARY_FILE", broken)
+    measurement = lab.measure()
+    assert measurement.canary is None
+    assert measurement.drift_corrected_ms is None
+    assert Flag.CANARY not in flags(measurement.flags)
+    assert measurement.latency.samples >= 64
+    assert not lab.baselines_file.exists() or not json.loads(lab.baselines_file.read_text())["readings"]
