@@ -235,15 +235,10 @@ class Search:
         self._window.append(self._evaluator.open(trial, self._space.lower(trial.architecture)))
 
     def _next_to_train(self) -> Candidate | None:
-        """Return the first candidate that may be trained now, None where boards have to answer first.
-
-        Those that every board has answered for come first: of others it may yet turn out that they are left
-        out, but an accelerator that would stand still may as well bet on them.
-        """
+        """Return the first candidate that may be trained now, None where boards have to answer first."""
         if any(self._evaluator.occupies_processor(candidate) for candidate in self._window):
             return None
-        ready = [candidate for candidate in self._window if self._evaluator.may_train(candidate)]
-        return min(ready, key=lambda candidate: bool(candidate.measuring), default=None)
+        return next((candidate for candidate in self._window if self._evaluator.may_train(candidate)), None)
 
     def _wait_for_boards(self) -> None:
         outstanding = [future for candidate in self._window for future in candidate.measuring.values()]

@@ -50,7 +50,12 @@ class Gate:
         self._clock = clock
 
     def wait(
-        self, pids: tuple[int, ...], say: Callable[[str], None], pause: Callable[[float], bool]
+        self,
+        pids: tuple[int, ...],
+        say: Callable[[str], None],
+        pause: Callable[[float], bool],
+        *,
+        waited_s: float = 0.0,
     ) -> GateOutcome:
         """Return once the board is ready, or the limit is reached, or `pause` asks to stop.
 
@@ -58,6 +63,7 @@ class Gate:
             pids: Processes whose work is not other people's.
             say: Told every few seconds what is waited for.
             pause: Sleeps for the seconds it is given; returns True to give up.
+            waited_s: What the job has waited before an earlier attempt; it counts towards the limit.
         """
         if self._limit_s <= 0:
             return GateOutcome(waited_s=0.0, obstacle=None)
@@ -72,11 +78,11 @@ class Gate:
                 window.popleft()
             measured = window[-1].time_s - window[0].time_s >= QUIET_S
             obstacle = self._obstacle(window[0], window[-1]) if measured else "looking for 2 s"
-            waited_s = self._clock() - begin_s
+            now_s = self._clock() - begin_s
             if measured and obstacle is None:
-                return GateOutcome(waited_s=waited_s, obstacle=None)
-            if stopped or (waited_s >= self._limit_s and measured):
-                return GateOutcome(waited_s=waited_s, obstacle=obstacle)
+                return GateOutcome(waited_s=now_s, obstacle=None)
+            if stopped or (waited_s + now_s >= self._limit_s and measured):
+                return GateOutcome(waited_s=now_s, obstacle=obstacle)
             if measured and obstacle is not None and self._clock() - said_s >= SAY_EVERY_S:
                 said_s = self._clock()
                 say(obstacle)

@@ -185,28 +185,26 @@ class Measurer:
         job = _Job(request, model_path, stop, on_progress, self._limit_s(request), started_at)
         precision = self._inspect(job)
         attempts: list[Attempt] = []
-        waited_s = 0.0
         while len(attempts) <= self.config.retries:
             job.attempt = len(attempts) + 1
             try:
                 found, gate = self._attempt(job)
             except BenchmarkFailedError as error:
-                if attempts and error.reason is FailureReason.TIMED_OUT:
-                    # No time for another attempt: what there is, is published with its flags.
+                if attempts and error.reason is not FailureReason.CANCELLED:
+                    # What there is, is published with its flags: no figure is lost to a retry that fails.
+                    logger.info("%s: attempt %d failed: %s", request.request_id, job.attempt, error)
                     break
                 raise
             finally:
                 # The board is warm now: another attempt waits until it has cooled down as well.
                 self._baselines.note_work()
-            waited_s += gate.waited_s
+            job.waited_s += gate.waited_s
             attempts.append(found)
             if not contaminated(found):
                 break
             logger.info("%s: attempt %d carries flags: %s", request.request_id, job.attempt, _texts(found))
         best = min(reversed(attempts), key=contaminated)
-        return self._record(
-            job, best, [entry for entry in attempts if entry is not best], precision, waited_s
-        )
+        return self._record(job, best, [entry for entry in attempts if entry is not best], precision)
 
     def _limit_s(self, request: BenchmarkRequest) -> float:
         return min(self.config.job_timeout_s, request.spec.time_limit_s or self.config.job_timeout_s)
@@ -282,7 +280,9 @@ class Measurer:
             job.wait(seconds)
             return time.monotonic() > job.deadline_s
 
-        return self._gate.wait((worker.pid,), lambda text: job.phase(Phase.GATE, text), pause)
+        return self._gate.wait(
+            (worker.pid,), lambda text: job.phase(Phase.GATE, text), pause, waited_s=job.waited_s
+        )
 
     def _record(
         self,
@@ -290,7 +290,6 @@ class Measurer:
         best: Attempt,
         others: list[Attempt],
         precision: Precision | None,
-        waited_s: float,
     ) -> BenchmarkRecord:
         request, result = job.request, best.result
         runtime = self._described[request.spec.runtime]
@@ -335,7 +334,7 @@ class Measurer:
                     for other in others
                 ),
                 execution=result.execution,
-                gate_wait_s=waited_s,
+                gate_wait_s=job.waited_s,
                 runtime_version=f"{runtime.library} {runtime.version}",
                 provider=result.provider,
                 agent_version=__version__,
@@ -363,6 +362,7 @@ class _Job:
         self.deadline_s = time.monotonic() + limit_s
         self.started_at = started_at
         self.attempt = 1
+        self.waited_s = 0.0
         self._on_progress = on_progress
 
     def wait(self, seconds: float) -> None:
