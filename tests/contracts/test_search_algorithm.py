@@ -151,6 +151,7 @@ def test_algorithm_asks_for_as_many_as_wanted(name: str, count: int):
     [
         {"state": TrialState.FAILED, "reason": "diverged"},
         {"state": TrialState.REJECTED, "violation": 0.5, "reason": "12 breaks latency_ms@pi4<=8"},
+        {"state": TrialState.DISTURBED, "reason": "measured under disturbance: NOISE"},
         {
             "state": TrialState.COMPLETE,
             "violation": 0.5,
