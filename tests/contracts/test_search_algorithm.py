@@ -159,7 +159,7 @@ def test_algorithm_asks_for_as_many_as_wanted(name: str, count: int):
         },
         {"state": TrialState.COMPLETE, "values": {"accuracy": 0.9, "latency_ms@pi4": 12.0}},
     ],
-    ids=("failed", "rejected", "complete but over a bound", "equally good"),
+    ids=("failed", "disturbed", "rejected", "complete but over a bound", "equally good"),
 )
 def test_algorithm_goes_on_where_every_trial_became_the_same(name: str, became: dict[str, object]):
     algorithm = build(name)
