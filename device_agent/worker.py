@@ -99,8 +99,9 @@ REWARM_MIN_RUNS = 2
 # Characters in a message, and in what it repeats of a library's.
 MESSAGE_LIMIT = 1000
 DETAIL_LIMIT = 500
-# What a process may write into one file. Its prints go into one that nobody empties while it runs.
-FILE_LIMIT_BYTES = 16 << 20
+# What a process may write into one file. Its prints go into one that nobody empties while it runs; a GPU's
+# driver keeps the kernels that it compiled in others.
+FILE_LIMIT_BYTES = 64 << 20
 PROFILE_FILE_LIMIT_BYTES = 512 << 20
 
 PROFILE_S = 1.0

@@ -34,7 +34,7 @@ def test_worker_can_fill_no_disk(bounded: Agent):
     hung = bounded.watch(upload(bounded, hung_model()), request_id="at-work")
     until(hung, "progress")
     (process,) = bounded.workers()
-    assert process.rlimit(psutil.RLIMIT_FSIZE)[0] == 16 << 20
+    assert process.rlimit(psutil.RLIMIT_FSIZE)[0] == 64 << 20
     assert process.rlimit(psutil.RLIMIT_CORE)[0] == 0
     assert bounded.cancel("at-work")
 
