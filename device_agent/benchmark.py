@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from device_agent.board.conditions import Conditions
-from device_agent.measuring.latency import GroupedLatency, LatencySummary
 
 
 class ModelFormat(enum.Enum):
@@ -173,6 +172,35 @@ class BenchmarkRequest:
             other.model_sha256,
             other.spec,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySummary:
+    """Statistics in milliseconds; a percentile with too few samples behind it is None."""
+
+    median_ms: float
+    median_ci_low_ms: float
+    median_ci_high_ms: float
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    mad_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
+    mild_outliers: int
+    severe_outliers: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedLatency:
+    """Loops of inferences timed as one and divided by their number: free of the timer's own cost."""
+
+    median_ms: float
+    median_ci_low_ms: float
+    median_ci_high_ms: float
+    inferences_per_group: int
+    groups: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from device_agent.benchmark import Phase, RuntimeDescription
 from device_agent.measuring.attempt import CANARY_FILE
-from device_agent.measuring.worker_process import WorkerProcess
+from device_agent.runtimes.worker_process import WorkerProcess
 
 LIMIT_S = 60.0
 

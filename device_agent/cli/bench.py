@@ -47,7 +47,7 @@ def bench(model: Path, state_dir: Path, as_json: bool, **options: Any) -> None:
     from device_agent.board.description import describe_board
     from device_agent.measuring.baselines import BASELINES_FILE, Baselines
     from device_agent.measuring.measurer import Measurer
-    from device_agent.measuring.worker_process import StopSignal
+    from device_agent.runtimes.worker_process import StopSignal
     from device_agent.serving.history import HISTORY_FILE, History
     from device_agent.serving.lock import holding
     from device_agent.serving.wire import answers, requests

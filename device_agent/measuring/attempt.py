@@ -8,7 +8,9 @@ from device_agent.benchmark import (
     BenchmarkSpec,
     CanaryReading,
     EnergyReading,
+    GroupedLatency,
     Interference,
+    LatencySummary,
     Phase,
     RaisedFlag,
 )
@@ -18,10 +20,10 @@ from device_agent.board.load import LoadSnapshot, WindowLoad, interference, read
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.flags import CONTAMINATED_CANARY, Evidence, raise_flags
 from device_agent.measuring.gate import GateOutcome
-from device_agent.measuring.latency import GroupedLatency, LatencySummary, summarise, summarise_groups
+from device_agent.measuring.latency import summarise, summarise_groups
 from device_agent.measuring.power import PowerPlan
-from device_agent.measuring.worker_process import WorkerProcess
 from device_agent.measuring.worker_result import WorkerResult, job_message, parse_result
+from device_agent.runtimes.worker_process import WorkerProcess
 from device_agent.worker import median
 
 CANARY_FILE = Path(__file__).with_name("canary.onnx")

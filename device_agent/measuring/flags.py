@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from device_agent.benchmark import CanaryReading, Flag, Interference, RaisedFlag
-from device_agent.measuring.latency import LatencySummary, count_outliers
+from device_agent.benchmark import CanaryReading, Flag, Interference, LatencySummary, RaisedFlag
+from device_agent.measuring.latency import count_outliers
 from device_agent.measuring.worker_result import WorkerResult
 from device_agent.worker import median
 

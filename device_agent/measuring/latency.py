@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from device_agent.benchmark import GroupedLatency, LatencySummary
 
 # One definition for both sides: the worker decides by these when to stop, the agent reports them.
 from device_agent.worker import median, median_interval, quantile
@@ -11,35 +12,6 @@ from device_agent.worker import median, median_interval, quantile
 # Source: MLPerf Inference, single-stream early stopping.
 P90_MIN_SAMPLES = 64
 P99_MIN_SAMPLES = 662
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencySummary:
-    """Statistics in milliseconds; a percentile with too few samples behind it is None."""
-
-    median_ms: float
-    median_ci_low_ms: float
-    median_ci_high_ms: float
-    mean_ms: float
-    min_ms: float
-    max_ms: float
-    mad_ms: float
-    p90_ms: float | None
-    p99_ms: float | None
-    mild_outliers: int
-    severe_outliers: int
-    samples: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupedLatency:
-    """Loops of inferences timed as one and divided by their number: free of the timer's own cost."""
-
-    median_ms: float
-    median_ci_low_ms: float
-    median_ci_high_ms: float
-    inferences_per_group: int
-    groups: int
 
 
 def summarise_groups(group_ms: Sequence[float], inferences_per_group: int) -> GroupedLatency:

@@ -34,8 +34,8 @@ from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.gate import LIMIT_S as GATE_LIMIT_S
 from device_agent.measuring.gate import Gate, GateOutcome
 from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
-from device_agent.measuring.worker_process import StopSignal, WorkerProcess
 from device_agent.runtimes.catalogue import RUNTIMES, look_up, offered
+from device_agent.runtimes.worker_process import StopSignal, WorkerProcess
 
 logger = logging.getLogger(__name__)
 

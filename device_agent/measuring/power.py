@@ -7,7 +7,7 @@ from pathlib import Path
 from device_agent.benchmark import BenchmarkSpec, EnergyReading, Phase
 from device_agent.errors import SensorError
 from device_agent.measuring.energy import EnergyPass, InferenceWindow
-from device_agent.measuring.worker_process import WorkerProcess
+from device_agent.runtimes.worker_process import WorkerProcess
 from device_agent.sensors import modelled
 from device_agent.sensors.base import PowerMeter, PowerSource
 from device_agent.sensors.catalogue import choose, known_sources

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from device_agent.benchmark import ModelFormat, Precision, RuntimeDescription, UnavailableRuntime
 from device_agent.errors import InvalidRequestError, RuntimeUnavailableError
-from device_agent.measuring.worker_process import REMEDIES, WorkerProcess, worker_environment
 from device_agent.runtimes import onnx_file, torchscript_file
+from device_agent.runtimes.worker_process import REMEDIES, WorkerProcess, worker_environment
 
 LOOKUP_LIMIT_S = 60.0
 # Asks a Python for a package without importing it: PyTorch alone takes seconds and 200 MB.

@@ -28,8 +28,8 @@ from device_agent.errors import (
     RuntimeUnavailableError,
 )
 from device_agent.measuring.measurer import Measurer
-from device_agent.measuring.worker_process import StopSignal
 from device_agent.runtimes.catalogue import RUNTIMES
+from device_agent.runtimes.worker_process import StopSignal
 from device_agent.serving.history import History
 from device_agent.serving.models import ModelStore
 from device_agent.serving.wire.answers import decode_request, history_entry

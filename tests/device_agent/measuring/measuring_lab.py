@@ -21,7 +21,7 @@ from device_agent.benchmark import (
 )
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.measurer import Measurer, MeasuringConfig
-from device_agent.measuring.worker_process import StopSignal
+from device_agent.runtimes.worker_process import StopSignal
 
 SPEC = BenchmarkSpec(runtime="onnx", threads=1, input_shapes=(), seed=0, mode=MeasurementMode.SEARCH)
 

@@ -24,7 +24,7 @@ from device_agent.benchmark import (
 )
 from device_agent.errors import BenchmarkFailedError
 from device_agent.measuring import attempt
-from device_agent.measuring.worker_process import StopSignal
+from device_agent.runtimes.worker_process import StopSignal
 
 FULL = MeasurementMode.FULL
 
