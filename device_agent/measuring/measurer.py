@@ -212,7 +212,8 @@ class Measurer:
     def _inspect(self, job: "_Job") -> Precision | None:
         """Look at the model's file before a runtime does; return its precision where the file tells."""
         spec = job.request.spec
-        found = RUNTIMES[spec.runtime].inspect(job.model_path)
+        shaped = {shape.name for shape in spec.input_shapes}
+        found = RUNTIMES[spec.runtime].inspect(job.model_path, shaped)
         if spec.precision is not None and found is not None and spec.precision is not found:
             raise BenchmarkFailedError(
                 FailureReason.INVALID_SPEC,

@@ -2,12 +2,18 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_agent.benchmark import ModelFormat, Precision, RuntimeDescription, UnavailableRuntime
-from device_agent.errors import InvalidRequestError, RuntimeUnavailableError
+from device_agent.benchmark import (
+    FailureReason,
+    ModelFormat,
+    Precision,
+    RuntimeDescription,
+    UnavailableRuntime,
+)
+from device_agent.errors import BenchmarkFailedError, InvalidRequestError, RuntimeUnavailableError
 from device_agent.runtimes import onnx_file, torchscript_file
 from device_agent.runtimes.worker_process import REMEDIES, WorkerProcess, worker_environment
 
@@ -25,16 +31,25 @@ print(json.dumps([found, known]))
 """
 
 
-def inspect_onnx(path: Path) -> Precision | None:
+def inspect_onnx(path: Path, shaped: Collection[str]) -> Precision | None:
     """Check an ONNX file before its runtime sees it and return its precision.
 
     Raises:
-        BenchmarkFailedError: If the agent refuses the file.
+        BenchmarkFailedError: If the agent refuses the file, or nothing tells the shape of an input: ONNX
+            Runtime shows a tensor of unknown rank as a scalar, so that no worker could tell them apart.
     """
-    return onnx_file.precision_of(onnx_file.check(path))
+    contents = onnx_file.check(path)
+    for entry in contents.inputs:
+        if entry.dimensions is None and entry.name not in shaped:
+            raise BenchmarkFailedError(
+                FailureReason.OPEN_SHAPE,
+                f"the model declares no shape for its input '{entry.name}'; give it in input_shapes, "
+                f"e.g. {entry.name}=1,3,224,224",
+            )
+    return onnx_file.precision_of(contents)
 
 
-def inspect_torchscript(path: Path) -> Precision | None:
+def inspect_torchscript(path: Path, shaped: Collection[str]) -> Precision | None:
     """Check a TorchScript archive before its runtime sees it; only the runtime can tell its precision.
 
     Raises:
@@ -52,14 +67,15 @@ class Runtime:
         name: What a spec asks for.
         format: What it reads.
         package: What its Python must be able to import.
-        inspect: Checks a file before the runtime sees it, and returns its precision where the file tells.
+        inspect: Checks a file before the runtime sees it, given the names of the inputs that have a shape, and
+            returns its precision where the file tells.
         providers: Short names of the execution providers that EdgeNAS offers, with the runtime's own names.
     """
 
     name: str
     format: ModelFormat
     package: str
-    inspect: Callable[[Path], Precision | None]
+    inspect: Callable[[Path, Collection[str]], Precision | None]
     providers: Mapping[str, str]
 
 

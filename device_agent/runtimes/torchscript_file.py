@@ -26,6 +26,7 @@ from device_agent.benchmark import FailureReason
 from device_agent.errors import BenchmarkFailedError
 
 ENTRY_LIMIT = 20_000
+NAME_LIMIT_BYTES = 1 << 10
 """Entries in one archive. MobileNetV2 has 501."""
 CODE_LIMIT_BYTES = 64 << 20
 """Unpacked size of the code, all in all. MobileNetV2's has 0.2 MB."""
@@ -121,6 +122,10 @@ def _entry(data: mmap.mmap, at: int) -> tuple[_Entry, int]:
     mark, _, _, flags, method, _, _, _, packed, unpacked, name_size, extra_size, comment_size = fields[:13]
     header_at = fields[-1]
     at += _LISTED.size
+    if name_size > NAME_LIMIT_BYTES:
+        raise _not_torchscript(
+            f"an entry has a name of {name_size} bytes, this agent reads {NAME_LIMIT_BYTES}"
+        )
     encoded = data[at : at + name_size]
     try:
         name = encoded.decode("utf-8")

@@ -255,7 +255,7 @@ class WorkerProcess:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             return "closed its output without a result"
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, self._stderr.tell() - 4096))
         lines = self._stderr.read().decode(errors="replace").split("\n")
@@ -263,6 +263,11 @@ class WorkerProcess:
         # It may show what stands in the model.
         last = "".join(letter if letter.isprintable() else "?" for letter in last)
         return f"{how}; the last line it wrote is '{last}'" if last else how
+
+
+def _signal_name(number: int) -> str:
+    # Of the realtime signals only the first and the last have names.
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 class StopSignal:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,8 @@ class ModelStore:
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(f"*{PARTIAL_SUFFIX}"):
             stale.unlink()
+        # A board without a clock of its own wakes up in the past.
+        self._last_use_ns = max((path.stat().st_mtime_ns for path in self._files()), default=0)
 
     def size_bytes(self, sha256: str) -> int | None:
         """Return the size of a model, or None where it is not held. Asking counts as using it."""
@@ -45,7 +48,7 @@ class ModelStore:
             found = self._find(sha256)
             if found is None:
                 return None
-            os.utime(found[0])
+            self._use(found[0])
             return found[0].stat().st_size
 
     def hold(self, sha256: str) -> tuple[Path, ModelFormat]:
@@ -61,7 +64,7 @@ class ModelStore:
                     f"this agent holds no model with sha256 '{sha256}'; upload it with UploadModel first"
                 )
             self._holders[sha256] += 1
-            os.utime(found[0])
+            self._use(found[0])
             return found
 
     def let_go(self, sha256: str) -> None:
@@ -112,6 +115,11 @@ class ModelStore:
         paths = ((self._path(sha256, model_format), model_format) for model_format in ModelFormat)
         return next((found for found in paths if found[0].exists()), None)
 
+    def _use(self, path: Path) -> None:
+        """Note that a model is used now: later than any other, also within one tick of the file system's clock."""
+        self._last_use_ns = max(time.time_ns(), self._last_use_ns + 1)
+        os.utime(path, ns=(self._last_use_ns, self._last_use_ns))
+
     def _files(self) -> list[Path]:
         return [path for model_format in ModelFormat for path in self._folder.glob(f"*.{model_format.value}")]
 
@@ -127,7 +135,9 @@ class ModelStore:
             if found is None:
                 self._make_room(size_bytes)
             # The same bytes under another format: the first word stands, and its file is not doubled.
-            partial.replace(found[0] if found is not None else self._path(sha256, model_format))
+            path = found[0] if found is not None else self._path(sha256, model_format)
+            partial.replace(path)
+            self._use(path)
             folder = os.open(self._folder, os.O_RDONLY)
             try:
                 os.fsync(folder)

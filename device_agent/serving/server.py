@@ -45,6 +45,9 @@ OPTIONS = [
     # A record with every raw sample passes the default of 4 MiB for very small models.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", 4 << 20),
+    # An upload is buffered up to the window that the connection grows to: keep to about one chunk.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1 << 20),
     # A stream may be silent for minutes while a model is timed: notice dead callers, accept their pings.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),

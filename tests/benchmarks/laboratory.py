@@ -118,8 +118,14 @@ def _export(folder: Path) -> list[Path]:
 
 def bare_median_ms(model: Model, threads: int, seconds: float) -> float:
     """Return the median of a bare loop of the runtime, in a process of its own."""
+    # As in the agent's workers: reporting to the maker would be a disturbance of its own.
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     command = [sys.executable, "-c", BARE_LOOP, str(model.path), str(threads), str(seconds)]
-    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return float(
+        json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+        )
+    )
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ SEARCH = benchmark_pb2.MEASUREMENT_MODE_SEARCH
 FULL = benchmark_pb2.MEASUREMENT_MODE_FULL
 
 
-def conv_model(*, seed: int = 0, shape: Sequence[int | str] = ("batch", 3, 16, 16)) -> bytes:
+def conv_model(*, seed: int = 0, shape: Sequence[int | str] | None = ("batch", 3, 16, 16)) -> bytes:
     """Return a small convolution with a ReLU as ONNX bytes; another seed gives another sha256."""
     weight = numpy.random.default_rng(seed).standard_normal((8, 3, 3, 3)).astype("float32")
     graph = helper.make_graph(

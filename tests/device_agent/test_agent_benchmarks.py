@@ -174,6 +174,15 @@ def test_open_axis_without_a_size_fails_and_says_what_to_do(agent: Agent):
     )
 
 
+def test_input_of_unknown_rank_is_not_taken_for_a_scalar(agent: Agent):
+    sha256 = agent.upload(conv_model(shape=None))
+    failure = agent.fail(sha256)
+    assert failure.reason == benchmark_pb2.FAILURE_REASON_OPEN_SHAPE
+    assert failure.message.startswith("the model declares no shape for its input 'image'; give it in")
+    record = agent.measure(sha256, spec(image=[1, 3, 16, 16]))
+    assert list(record.spec.input_shapes[0].dimensions) == [1, 3, 16, 16]
+
+
 def test_open_axis_takes_the_given_size(agent: Agent):
     sha256 = agent.upload(conv_model(shape=["batch", 3, "height", 16]))
     record = agent.measure(sha256, spec(image=[2, 3, 24, 16]))

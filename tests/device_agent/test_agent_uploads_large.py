@@ -1,5 +1,7 @@
 """Uploads of models that are larger than what a board can spare, damaged on the way, or too many to keep."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import pytest
 from agent_harness import CALL_LIMIT_S, Agent, padded_model, running_agent, sha256_of, until
 from edgenas.v1 import benchmark_pb2, model_pb2
 from large_models import MIB, UPLOAD_LIMIT_S, LargeModel, PeakMemory
+
+from device_agent.benchmark import ModelFormat
+from device_agent.serving.models import ModelStore
 
 LARGE = LargeModel(500_000_000)
 # What the agent may grow by; the worker, which must hold the model, is another process.
@@ -85,6 +90,25 @@ def test_cache_drops_the_model_that_was_used_longest_ago(tmp_path: Path):
             False,
             True,
         ]
+
+
+def test_store_tells_uses_apart_that_follow_at_once(tmp_path: Path):
+    """A file system's clock ticks every few milliseconds; one that was set back must not matter either."""
+    models = ModelStore(tmp_path, cache_limit_bytes=10, model_limit_bytes=10)
+    tomorrow = time.time() + 86_400
+    names = []
+    for number in range(10):
+        data = bytes([number])
+        names.append(sha256_of(data))
+        with models.receive(names[-1], ModelFormat.ONNX, 1) as upload:
+            upload.write(data)
+        os.utime(tmp_path / f"{names[0]}.onnx", (tomorrow, tomorrow))
+    models = ModelStore(tmp_path, cache_limit_bytes=10, model_limit_bytes=10)
+    for name in reversed(names):
+        assert models.size_bytes(name) == 1
+    with models.receive(sha256_of(b"ab"), ModelFormat.ONNX, 2) as upload:
+        upload.write(b"ab")
+    assert [models.size_bytes(name) for name in names] == [1] * 8 + [None] * 2
 
 
 def test_cache_keeps_what_runs_or_waits(tmp_path: Path):

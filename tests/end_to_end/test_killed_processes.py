@@ -41,6 +41,7 @@ def board(tmp_path: Path, home: Path) -> Iterator[tuple[Path, str, "subprocess.P
         yield state, address, process
 
 
+@pytest.mark.slow
 def test_killed_search_resumes_to_the_sequence_of_one_never_killed(
     tmp_path: Path, home: Path, settings: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_search_waits_for_a_killed_agent_and_finishes_when_it_returns(
     assert len(asked_ids(home)) == 10
 
 
+@pytest.mark.slow
 def test_search_stops_and_resumes_when_the_agent_stays_away_for_long(
     home: Path, settings: Path, board: tuple[Path, str, "subprocess.Popen[str]"]
 ) -> None:

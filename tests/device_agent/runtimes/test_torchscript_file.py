@@ -276,3 +276,10 @@ def outcome(path: Path) -> FailureReason | None:
     except BenchmarkFailedError as error:
         return error.reason
     return None
+
+
+def test_name_without_end_is_refused(path: Path):
+    parts = {**PARTS, "code/" + "x" * 2000: b""}
+    assert refusal(path, archive(parts)) == (
+        "an entry has a name of 2009 bytes, this agent reads 1024; save the model with torch.jit.save and upload that file"
+    )
