@@ -461,8 +461,15 @@ class Runtime:
         """Return the execution providers that the installed build offers, best first."""
         raise NotImplementedError
 
+    def admit(self, path: str) -> None:
+        """Look at a file before it is loaded, for what only this runtime's own reader could be made to do.
+
+        Raises:
+            JobError: If the agent must not load it.
+        """
+
     def load(self, path: str, job: Dict[str, Any]) -> Model:
-        """Return the model in a file.
+        """Return the model in a file that was admitted.
 
         Raises:
             JobError: If it cannot be loaded as the job asks.
@@ -762,12 +769,14 @@ class TorchScriptRuntime(Runtime):
         told = re.search(r"^[\w.]+: .*", text.rsplit("<--- HERE", 1)[-1], re.MULTILINE | re.DOTALL)
         return told.group() if told else text
 
+    def admit(self, path: str) -> None:
+        refuse_file_access(path)
+
     def load(self, path: str, job: Dict[str, Any]) -> Model:
         provider = job["provider"] or "cpu"
         if self.torch.get_num_threads() != job["threads"]:
             self.torch.set_num_threads(job["threads"])
         self.torch.set_grad_enabled(False)
-        refuse_file_access(path)
         try:
             module = self.torch.jit.load(path, map_location=provider).eval()
             return TorchScriptModel(self.torch, module, provider, job["precision"])
@@ -830,8 +839,6 @@ def layers_in_order(block: Any) -> List[Tuple[str, str]]:
 
 class TorchScriptModel(Model):
     """A loaded TorchScript module."""
-
-    DTYPES = {"float32": "float32", "float16": "float16"}
 
     def __init__(self, torch: Any, module: Any, provider: str, precision: Optional[str]) -> None:
         self.torch = torch
@@ -1247,6 +1254,7 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, An
         own_pool = isinstance(runtime, OnnxRuntime) and job["provider"] != "XnnpackExecutionProvider"
         bind_to(job["cpu_affinity"][:1] if own_pool else job["cpu_affinity"])
     check_provider(runtime, job["provider"])
+    runtime.admit(job["model_path"])
     agent.phase("load")
     # A phase is announced over the network while the next instructions already run.
     time.sleep(0.05)
