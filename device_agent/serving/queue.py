@@ -30,6 +30,7 @@ from device_agent.errors import (
 from device_agent.measuring.measurer import Measurer
 from device_agent.runtimes.catalogue import RUNTIMES
 from device_agent.runtimes.worker_process import StopSignal
+from device_agent.serving.footprint import give_memory_back
 from device_agent.serving.history import History
 from device_agent.serving.models import ModelStore
 from device_agent.serving.wire.answers import decode_request, history_entry
@@ -271,6 +272,7 @@ class BenchmarkQueue:
         with self._changed:
             if not self._changed.wait_for(lambda: self._stopping or self._waiting, timeout=SPARE_WORKER_S):
                 self._measurer.release()
+                give_memory_back()
                 self._changed.wait_for(lambda: self._stopping or self._waiting)
             if self._stopping:
                 return None

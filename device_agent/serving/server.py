@@ -25,6 +25,7 @@ from device_agent.board.description import describe_board
 from device_agent.errors import StartupError
 from device_agent.measuring.baselines import BASELINES_FILE, Baselines
 from device_agent.measuring.measurer import Measurer, MeasuringConfig
+from device_agent.serving.footprint import share_arenas
 from device_agent.serving.history import HISTORY_FILE, History
 from device_agent.serving.lock import holding
 from device_agent.serving.models import ModelStore
@@ -83,6 +84,7 @@ def serving(config: AgentConfig) -> Iterator[str]:
                 "use 127.0.0.1, or --allow-insecure-network where everyone on the network may run models"
             )
         logger.warning("anyone who reaches %s can run models on this board", config.address)
+    share_arenas()
     with contextlib.ExitStack() as stack:
         stack.enter_context(holding(config.state_dir))
         models = _open_models(config)
