@@ -40,7 +40,8 @@ def inspect_onnx(path: Path, shaped: Collection[str]) -> Precision | None:
     """
     contents = onnx_file.check(path)
     for entry in contents.inputs:
-        if entry.dimensions is None and entry.name not in shaped:
+        # What is no tensor (a sequence, say) the worker refuses by its type.
+        if entry.element_type is not None and entry.dimensions is None and entry.name not in shaped:
             raise BenchmarkFailedError(
                 FailureReason.OPEN_SHAPE,
                 f"the model declares no shape for its input '{entry.name}'; give it in input_shapes, "
