@@ -32,10 +32,11 @@ check: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow'
 
-# --keep-flagged: whoever tries the demo does other things meanwhile, and wants to see it end.
+# --keep-flagged and no retries: whoever tries the demo does other things meanwhile, and wants to see it end.
 demo: $(STAMP)
 	rm -rf $(DEMO)
-	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home $(BIN)/edgenas search --dataset digits --device local --budget 24 --keep-flagged
+	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home EDGENAS_LOCAL_AGENT='--retries 0' \
+		$(BIN)/edgenas search --dataset digits --device local --budget 16 --keep-flagged
 	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home $(BIN)/edgenas generate last --out $(DEMO)/project
 	@echo "now try: cd $(DEMO)/project && ../../$(BIN)/python train.py --epochs 1"
 
