@@ -1,16 +1,13 @@
 """`edgenas-agent serve`."""
 
 import logging
-import os
-import queue
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import click
 
 from device_agent.cli.options import Refusal, measuring_config, measuring_options, state_dir_option
+from device_agent.cli.stopping import stop_requests
 from device_agent.errors import AgentError
 
 MIB = 1 << 20
@@ -55,26 +52,9 @@ def serve(
             cache_limit_bytes=cache_limit_mb * MIB,
             allow_insecure_network=allow_insecure_network,
         )
-        stop = _stop_requests(exit_on_stdin_eof)
+        stop = stop_requests(exit_on_stdin_eof=exit_on_stdin_eof)
         with serving(config) as bound:
             click.echo(f"listening on {bound}")
-            logging.getLogger(__name__).info("%s: shutting down", stop.get())
+            logging.getLogger(__name__).info("%s: shutting down", stop())
     except AgentError as error:
         raise Refusal(error) from error
-
-
-def _stop_requests(exit_on_stdin_eof: bool) -> "queue.SimpleQueue[str]":
-    """Return a queue that receives the reason as soon as there is one to stop."""
-    # SimpleQueue.put is reentrant, as a signal handler needs it.
-    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _frame: reasons.put(signal.Signals(received).name))
-    if exit_on_stdin_eof:
-
-        def watch() -> None:
-            while os.read(0, 4096):
-                pass
-            reasons.put("end of standard input")
-
-        threading.Thread(target=watch, name="stdin", daemon=True).start()
-    return reasons

@@ -75,6 +75,7 @@ def test_killed_search_resumes_to_the_sequence_of_one_never_killed(
     assert set(measured.values()) == {1}
 
 
+@pytest.mark.slow
 def test_search_outlives_the_agent_that_it_started(home: Path, settings: Path) -> None:
     search = WatchedSearch(home, "search", settings, "--device", "local")
     search.wait_for_candidates(2)
@@ -88,6 +89,7 @@ def test_search_outlives_the_agent_that_it_started(home: Path, settings: Path) -
     assert len(asked_ids(home)) == 10
 
 
+@pytest.mark.slow
 def test_search_waits_for_a_killed_agent_and_finishes_when_it_returns(
     home: Path, settings: Path, board: tuple[Path, str, "subprocess.Popen[str]"]
 ) -> None:
