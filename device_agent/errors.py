@@ -25,10 +25,17 @@ AgentError
 """
 
 from device_agent.benchmark import FailureReason
+from device_agent.text import one_line
+
+# gRPC carries a status in a header, and headers are small.
+MESSAGE_LIMIT = 2000
 
 
 class AgentError(Exception):
-    """Root of the agent's exceptions. The text is one line for a person."""
+    """Root of the agent's exceptions. The text is one printable line for a person, whatever it quotes."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__(), MESSAGE_LIMIT)
 
 
 class StartupError(AgentError):

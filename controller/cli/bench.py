@@ -18,6 +18,7 @@ from controller.config import home
 from controller.core.errors import BenchmarkFailedError, ConfigurationError
 from controller.core.measurement import ModelFormat
 from controller.core.options import InputData, MeasurementOptions, Precision
+from controller.core.text import printable
 from controller.devices.connect import connected
 from controller.devices.description import MODELLED
 from controller.devices.rounds import Entrant, measure_in_rounds
@@ -145,7 +146,7 @@ def _measure_and_print(
 def _say(device: str, model: str, event: str) -> None:
     """Show what is going on, where somebody is watching."""
     if sys.stderr.isatty():
-        print(f"{model} on {device}: {event}", file=sys.stderr)
+        print(printable(f"{model} on {device}: {event}"), file=sys.stderr)
 
 
 def _rounds(rounds: int | None, models: int) -> int:

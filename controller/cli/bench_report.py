@@ -10,7 +10,7 @@ from controller.cli.measurements import (
     measurement_row,
     profile_rows,
 )
-from controller.cli.tables import console, print_table
+from controller.cli.tables import print_table, say
 from controller.core.finalists import Difference, Finalist, between_processes, differences, ranks
 from controller.core.measurement import Measurement
 
@@ -29,6 +29,7 @@ _PER_PROCESS = (
     "grouped",
     "energy",
     "canary",
+    "canary_absent_reason",
     "interference",
     "discarded_attempts",
     "gate_wait_s",
@@ -76,7 +77,6 @@ def _over_processes(device: str, processes: Sequence[Measurement]) -> dict[str, 
     corrected_ms, corrected = None, None
     if compared.drift_corrected_ms is not None:
         corrected_ms, corrected = between_processes(compared.drift_corrected_ms)
-    absent = list(dict.fromkeys(one["energy_absent_reason"] for one in each if one["energy_absent_reason"]))
     return {
         **shared,
         **{name: _median(one[name] for one in each) for name in _MEDIANS},
@@ -90,7 +90,8 @@ def _over_processes(device: str, processes: Sequence[Measurement]) -> dict[str, 
         "drift_corrected_medians_ms": [one["drift_corrected_ms"] for one in each],
         "samples": sum(one["samples"] for one in each),
         "processes": len(each),
-        "energy_absent_reason": "; ".join(absent) or None,
+        "energy_absent_reason": _reasons(one["energy_absent_reason"] for one in each),
+        "warm_load_absent_reason": _reasons(one["warm_load_absent_reason"] for one in each),
         "flags": list(dict.fromkeys(flag for one in each for flag in one["flags"])),
         "flag_reasons": [
             {"process": number, **reason}
@@ -104,6 +105,11 @@ def _median(values: Iterable[float | None]) -> float | None:
     """Return the median over processes; None where one of them did not tell."""
     known = list(values)
     return None if None in known else statistics.median(value for value in known if value is not None)
+
+
+def _reasons(told: Iterable[str | None]) -> str | None:
+    """Return each reason once; None where no process gave one."""
+    return "; ".join(dict.fromkeys(reason for reason in told if reason)) or None
 
 
 def _names(difference: Difference) -> tuple[str, str]:
@@ -136,7 +142,7 @@ def print_report(rows: Sequence[Mapping[str, Any]]) -> None:
     else:
         print_table(MEASUREMENT_HEADERS, map(measurement_row, rows))
     for line in _lines(rows):
-        _say(line)
+        say(line)
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
@@ -151,6 +157,11 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         for reason in row["flag_reasons"]:
             process = f", process {reason['process']}" if "process" in reason else ""
             said[f"{subject}{process}: {reason['flag']}: {reason['reason']}"] = None
+        if row["execution"] and row["execution"]["cpu_fallback"]:
+            said[f"{subject}: {row['execution']['cpu_fallback']}"] = None
+        for figure in ("warm_load", "profile"):
+            if row[f"{figure}_absent_reason"]:
+                said[f"{subject}: no {figure.replace('_', ' ')}: {row[f'{figure}_absent_reason']}"] = None
         if "note" in row:
             said[f"{row['model']}: {row['note']}"] = None
     for row in rows:
@@ -165,11 +176,7 @@ def print_profiles(device: str, measured: Mapping[str, Sequence[Measurement]]) -
         if not first.operators:
             continue
         types, slowest = profile_rows(first, _SLOWEST_LAYERS)
-        _say(f"where the time of {name} on {device} goes, timed in a pass of its own:")
+        say(f"where the time of {name} on {device} goes, timed in a pass of its own:")
         print_table(("operator", "share", "ms", "layers"), types)
-        _say(f"its slowest layers, {len(slowest)} of {len(first.operators)}:")
+        say(f"its slowest layers, {len(slowest)} of {len(first.operators)}:")
         print_table(("layer", "operator", "share", "ms", "provider"), slowest)
-
-
-def _say(line: str) -> None:
-    console().print(line, markup=False, highlight=False, soft_wrap=True)

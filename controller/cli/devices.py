@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from controller.cli.options import JsonOption
-from controller.cli.tables import ABSENT, console, print_json, print_table
+from controller.cli.tables import ABSENT, print_json, print_table, say
 from controller.config import home
 from controller.devices.connect import connected, registry
 from controller.devices.description import DeviceDescription
@@ -34,9 +34,7 @@ def add(
     with DeviceClient(chosen, full_address, _PATIENCE_S) as client:
         found = client.describe()
     device = registry(home()).add(chosen, full_address)
-    console().print(
-        f"added {device.name} at {device.address}: {_summary(found)}", markup=False, highlight=False
-    )
+    say(f"added {device.name} at {device.address}: {_summary(found)}")
 
 
 @app.command("list")
@@ -47,7 +45,7 @@ def list_devices(json: JsonOption = False) -> None:
         print_json([asdict(device) for device in known])
         return
     print_table(("device", "address"), ((device.name, device.address) for device in known))
-    console().print("'local' is this machine and needs no registration", highlight=False)
+    say("'local' is this machine and needs no registration")
 
 
 @app.command()
@@ -69,16 +67,14 @@ def ping(device: NameArgument) -> None:
         started = time.perf_counter()
         found = client.describe()
         elapsed_ms = 1000 * (time.perf_counter() - started)
-    console().print(
-        f"{device} answers in {elapsed_ms:.1f} ms: {_summary(found)}", markup=False, highlight=False
-    )
+    say(f"{device} answers in {elapsed_ms:.1f} ms: {_summary(found)}")
 
 
 @app.command()
 def remove(device: NameArgument) -> None:
     """Forget a board; the board itself keeps its history."""
     registry(home()).remove(device)
-    console().print(f"removed {device}", highlight=False)
+    say(f"removed {device}")
 
 
 def _properties(found: DeviceDescription) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """`edgenas front`."""
 
 from controller.cli.options import JsonOption, RunArgument, StoreOption
-from controller.cli.tables import console, print_flagged, print_json, trial_json, trial_table
+from controller.cli.tables import console, print_flagged, print_json, say, trial_json, trial_table
 from controller.core.trial import left_out
 
 
@@ -26,4 +26,4 @@ def front(run: RunArgument, store: StoreOption = None, json: JsonOption = False)
     console().print(trial_table(best, objectives, title=f"front of run {found.id}{unconfirmed}"))
     print_flagged(best)
     if disturbed := left_out(trials):
-        console().print(disturbed, markup=False, highlight=False)
+        say(disturbed)

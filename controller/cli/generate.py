@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from controller.cli.options import RunArgument, StoreOption
-from controller.cli.tables import console, figure
+from controller.cli.tables import figure, say
 from controller.core.errors import ConfigurationError
 
 
@@ -30,7 +30,7 @@ def generate(
     opened = Store(store or store_url())
     trial = generate_project(opened, opened.run(run), out, preference=select, weights=importance)
     figures = ", ".join(f"{key} {figure(key, value)}" for key, value in trial.values.items())
-    console().print(f"wrote {trial.id} to {out}: {figures}", markup=False, highlight=False, soft_wrap=True)
+    say(f"wrote {trial.id} to {out}: {figures}")
 
 
 def _weights(text: str) -> dict[str, float]:

@@ -12,6 +12,7 @@ import typer
 
 from controller.cli import bench, benchmarks, devices, front, generate, interruption, runs, search
 from controller.core.errors import EdgeNASError, SearchStoppedError
+from controller.core.text import printable
 
 app = typer.Typer(
     name="edgenas",
@@ -52,5 +53,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"edgenas: {' '.join(message.split())}", file=sys.stderr)
+    print(f"edgenas: {printable(' '.join(message.split()))}", file=sys.stderr)
     raise SystemExit(code)

@@ -11,6 +11,7 @@ from rich.text import Text
 from controller.cli import interruption
 from controller.cli.tables import console, figure, trial_table
 from controller.core.objective import Objective
+from controller.core.text import printable
 from controller.core.trial import TrialState
 from controller.search import Progress
 
@@ -71,13 +72,13 @@ class ProgressDisplay:
         self._activity = progress.activity
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def _drawn(self, progress: Progress) -> RenderableType:
         counts = Table.grid(padding=(0, 3))
         states = {state: sum(trial.state is state for trial in progress.trials) for state in TrialState}
         counts.add_row(
-            f"[bold]{progress.activity}[/bold]",
+            Text(printable(progress.activity), style="bold"),
             f"{states[TrialState.COMPLETE]} complete",
             f"{states[TrialState.REJECTED]} rejected",
             f"{states[TrialState.FAILED]} failed",

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from controller.cli.options import JsonOption, RunArgument, StoreOption
-from controller.cli.tables import console, print_json, print_table, trial_json, trial_table
+from controller.cli.tables import console, print_json, print_table, say, trial_json, trial_table
 
 TakeOverOption = Annotated[
     bool,
@@ -85,13 +85,13 @@ def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) 
         )
         return
     out = console()
-    out.print(f"run {found.id}: {state}, {found.elapsed_s:.0f} s", highlight=False)
+    say(f"run {found.id}: {state}, {found.elapsed_s:.0f} s")
     settings = {**found.configuration["config"], **found.environment}
     print_table(("setting", "value"), ((name, str(value)) for name, value in settings.items()))
     out.print(trial_table(trials, run_objectives(found), title="trials"))
     for trial in trials:
         if trial.reason:
-            out.print(f"{trial.id} {trial.state.value}: {trial.reason}", markup=False, highlight=False)
+            say(f"{trial.id} {trial.state.value}: {trial.reason}")
 
 
 @app.command()
@@ -137,4 +137,4 @@ def delete(run: RunArgument, take_over: TakeOverOption = False, store: StoreOpti
     opened = Store(store or store_url())
     found = opened.run(run)
     opened.delete_run(found, take_over=take_over)
-    console().print(f"deleted run {found.id}", highlight=False)
+    say(f"deleted run {found.id}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from controller.cli.options import JsonOption, StoreOption
-from controller.cli.tables import console, print_flagged, print_json, trial_json, trial_table
+from controller.cli.tables import console, print_flagged, print_json, say, trial_json, trial_table
 from controller.core.errors import SearchStoppedError
 from controller.core.trial import Trial, TrialState, left_out
 
@@ -110,14 +110,12 @@ def run_and_show(run: Any, config: Any, *, json: bool) -> None:
     out = console()
     out.print(trial_table(result.front, objectives, title=f"front of run {result.run_id}"))
     if disturbed:
-        out.print(f"{disturbed}; --keep-flagged chooses by such figures too", markup=False, highlight=False)
+        say(f"{disturbed}; --keep-flagged chooses by such figures too")
     if not result.front:
-        out.print(_why_empty(result.trials), markup=False, highlight=False)
+        say(_why_empty(result.trials))
         return
     print_flagged(result.front)
-    out.print(
-        f"write one as a project: edgenas generate {result.run_id} --out DIR", markup=False, highlight=False
-    )
+    say(f"write one as a project: edgenas generate {result.run_id} --out DIR")
 
 
 def _why_empty(trials: Sequence[Trial]) -> str:

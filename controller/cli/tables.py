@@ -7,8 +7,10 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from controller.core.objective import METRICS, Objective
+from controller.core.text import printable
 from controller.core.trial import Trial
 
 ABSENT = "–"
@@ -18,6 +20,11 @@ def console() -> Console:
     """Return standard output; wide enough for whole rows where it is no terminal."""
     plain = Console()
     return plain if plain.is_terminal else Console(width=200)
+
+
+def say(line: str) -> None:
+    """Print a line as it is, whatever it quotes."""
+    console().print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(rows: object) -> None:
@@ -39,7 +46,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title: str |
         numeric = index > 0 and bool(known) and all(text[0].isdigit() or text[0] == "-" for text in known)
         made.add_column(header, justify="right" if numeric else "left", no_wrap=index == 0)
     for row in body:
-        made.add_row(*row)
+        # As they are: a file may be called [bold].onnx, and a board may say anything.
+        made.add_row(*(Text(printable(cell)) for cell in row))
     return made
 
 
@@ -81,11 +89,9 @@ def print_flagged(front: Sequence[Trial]) -> None:
     """Say how many of a front's candidates carry flags, where some do."""
     flagged = sum(bool(trial.flags) for trial in front)
     if flagged:
-        console().print(
+        say(
             f"{flagged} of {len(front)} carry flags: their figures stand as measured; "
-            "edgenas benchmarks show tells why",
-            markup=False,
-            highlight=False,
+            "edgenas benchmarks show tells why"
         )
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from controller.cli.progress import _clock
-from controller.cli.tables import ABSENT, figure, table, trial_columns
+from controller.cli.tables import ABSENT, figure, print_table, say, table, trial_columns
 from controller.core.objective import Objective
 
 
@@ -24,6 +24,15 @@ def test_columns_are_the_objectives_then_what_else_is_worth_knowing() -> None:
     objectives = [Objective.parse("macs_m"), Objective.parse("latency_ms@pi4")]
 
     assert trial_columns(objectives) == ["macs_m", "latency_ms@pi4", "test_accuracy", "params_m"]
+
+
+def test_names_are_printed_as_they_are_and_never_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("model", "says"), [("net[v2].onnx", "\x1b[2J\n")])
+    say("[bold]red\x1b[31m")
+
+    shown = capsys.readouterr().out
+    assert ["net[v2].onnx", "\\x1b[2J\\n"] in [line.split() for line in shown.splitlines()]
+    assert shown.splitlines()[-1] == "[bold]red\\x1b[31m"
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (7384, "2:03:04")])
