@@ -13,6 +13,10 @@ from device_agent.board.files import cpu_number, find_number, read_number, read_
 # Source: Linux, Documentation/admin-guide/pm/cpufreq.rst, "Policy Interface in sysfs".
 CURRENT_FILES = ("cpuinfo_avg_freq", "cpuinfo_cur_freq", "scaling_cur_freq")
 MAXIMUM_FILES = ("cpuinfo_max_freq", "scaling_max_freq")
+# Their maximum is a turbo clock, which not all cores can have at once.
+BOOSTING_DRIVERS = frozenset(
+    {"acpi-cpufreq", "amd-pstate", "amd-pstate-epp", "intel_cpufreq", "intel_pstate", "pcc-cpufreq"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +51,22 @@ def mean_clock_mhz(root: Path = Path("/")) -> float | None:
     return sum(clocks) / len(clocks) if clocks else None
 
 
-def nominal_clock_mhz(root: Path = Path("/"), cpus: Sequence[int] = ()) -> float | None:
-    """Return the highest clock that the policies of `cpus`, or of all cores, allow; None without cpufreq.
+def promised_clock_mhz(root: Path = Path("/"), cpus: Sequence[int] = ()) -> float | None:
+    """Return the clock that the fastest of `cpus`, or of all cores, must have; None where none is promised.
 
-    It is an upper limit rather than a promise: x86 reaches it on one core at a time, and an active thermal
-    cap lowers it, so ask while the board is cool.
+    The governor `performance` promises the highest clock that the policy allows, which a thermal cap of the
+    kernel's own may have lowered. x86 may reach its maximum on one core at a time only, so there it is no promise.
     """
-    limits = []
+    promises = []
     for folder in _policies(root):
-        values = [read_number(folder / name) for name in MAXIMUM_FILES]
-        known = [value / 1000 for value in values if value is not None]
-        if known and (not cpus or cpu_number(folder) in cpus):
-            limits.append(min(known))
-    return max(limits, default=None)
+        if cpus and cpu_number(folder) not in cpus:
+            continue
+        governor, driver = (read_text(folder / f"scaling_{name}") for name in ("governor", "driver"))
+        limits = [read_number(folder / name) for name in MAXIMUM_FILES]
+        known = [limit / 1000 for limit in limits if limit]
+        if known and governor == "performance" and driver is not None and driver not in BOOSTING_DRIVERS:
+            promises.append(min(known))
+    return max(promises, default=None)
 
 
 def governors(root: Path = Path("/")) -> tuple[CoreGovernor, ...]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from device_agent.board.clock import mean_clock_mhz
 from device_agent.board.commands import run_tool
 from device_agent.board.files import find_number, find_text, read_number, read_text
-from device_agent.board.throttling import read_throttling
+from device_agent.board.limits import memory_headroom_bytes
+from device_agent.board.throttling import ThrottleState, read_throttling
 
 # Zones whose sensor is off report values such as -274 °C: nothing a running board can have.
 PLAUSIBLE_C = range(-40, 151)
@@ -39,29 +40,41 @@ class Conditions:
     memory_pressure_percent: float | None = None
 
 
-def read_conditions(root: Path = Path("/"), *, with_power_mode: bool = True) -> Conditions:
+def read_conditions(
+    root: Path = Path("/"), *, with_power_mode: bool = True, throttled: ThrottleState | None = None
+) -> Conditions:
     """Return the conditions now, from the kernel's files and the vendor's programs below `root`.
 
-    The power mode, which changes when somebody changes it, can be left out by who reads often: asking for it
-    starts a program.
+    Args:
+        root: Where the board's files are read.
+        with_power_mode: It changes when somebody changes it, and asking for it starts a program: who reads often
+            leaves it out.
+        throttled: The board's throttling, where that was just read.
     """
+    throttled = throttled or read_throttling(root)
     return Conditions(
         temperature_c=read_temperature_c(root),
         clock_mhz=mean_clock_mhz(root),
-        governor=read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        load_average_1min=find_number(r"^(\S+)", read_text(root / "proc/loadavg")),
+        governor=governor(root),
+        load_average_1min=read_load_average(root),
         available_memory_bytes=available_memory_bytes(root),
         cpu_pressure_percent=_pressure_percent(root, "cpu"),
-        throttling=read_throttling(root).active,
+        throttling=throttled.active,
         power_mode=power_mode(root) if with_power_mode else None,
         memory_pressure_percent=_pressure_percent(root, "memory"),
     )
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int | None:
-    """Return what a new process could be given without swapping."""
+    """Return what a new process could be given without swapping, within the limits of the agent's own cgroups."""
     kib = find_number(r"^MemAvailable:\s*(\d+) kB", read_text(root / "proc/meminfo"))
-    return None if kib is None else int(kib) * 1024
+    known = [None if kib is None else int(kib) * 1024, memory_headroom_bytes(root)]
+    return min((available for available in known if available is not None), default=None)
+
+
+def governor(root: Path = Path("/")) -> str | None:
+    """Return the governor of the first core; None without cpufreq."""
+    return read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def power_mode(root: Path = Path("/")) -> str | None:
@@ -83,6 +96,11 @@ def zone_temperatures_c(root: Path = Path("/")) -> tuple[float, ...]:
 def read_temperature_c(root: Path) -> float | None:
     """Return the temperature of the hottest zone in °C; None where no zone tells a plausible one."""
     return max(zone_temperatures_c(root), default=None)
+
+
+def read_load_average(root: Path) -> float | None:
+    """Return how many tasks ran or waited to run, on average over the last minute; None where nobody tells."""
+    return find_number(r"^(\S+)", read_text(root / "proc/loadavg"))
 
 
 def _pressure_percent(root: Path, resource: str) -> float | None:

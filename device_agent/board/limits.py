@@ -1,10 +1,10 @@
-"""Which processors, and how much of them, this process may use."""
+"""Which processors this process may use, and how much of them and of the memory."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from device_agent.board.files import find_text, read_integer, read_text
+from device_agent.board.files import find_number, find_text, read_integer, read_text
 
 CGROUPS = Path("sys/fs/cgroup")
 
@@ -26,22 +26,47 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     """
     quotas = [
         quota
-        for folder in _cgroup_folders(root)
+        for folder in _cgroup_folders(root, "cpu")
         for quota in (_quota_v2(folder), _quota_v1(folder))
         if quota is not None
     ]
     return min(quotas, default=None)
 
 
-def _cgroup_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders of this process's CPU cgroup and of its ancestors, whose limits hold as well.
+def memory_headroom_bytes(root: Path = Path("/")) -> int | None:
+    """Return what the cgroups of this process still allow it to take; None where they limit nothing.
+
+    Cached files count as used by a cgroup, but give way: those that were not used lately are headroom.
+    """
+    rooms = [
+        room
+        for folder in _cgroup_folders(root, "memory")
+        for room in (
+            _room(folder, "memory.max", "memory.current", "inactive_file"),
+            _room(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        )
+        if room is not None
+    ]
+    return min(rooms, default=None)
+
+
+def _room(folder: Path, limit_file: str, usage_file: str, idle_cache: str) -> int | None:
+    limit, usage = read_integer(folder / limit_file), read_integer(folder / usage_file)
+    if limit is None or usage is None:
+        return None
+    cache = find_number(rf"^{idle_cache} (\d+)$", read_text(folder / "memory.stat")) or 0
+    return max(0, limit - usage + int(cache))
+
+
+def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of this process's cgroup for a controller and of its ancestors, whose limits hold as well.
 
     A container may see a path that its own mount does not show; the mount's top is then its cgroup.
     """
     for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         mount = root / CGROUPS / controllers
         parts = [part for part in path.split("/") if part not in ("", "..")]

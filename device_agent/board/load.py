@@ -19,6 +19,9 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # How far the kernel's total may be off the window, as a share; beyond, the two speak of different things.
 TOTALS_TOLERANCE = 0.1
 
+# Where this process sees others. Below a root that shows a container its host, they have other numbers.
+OWN_PROC = Path("/proc")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessTime:
@@ -83,11 +86,17 @@ class WindowLoad:
     oom_kills: int | None
 
 
-def read_load(root: Path = Path("/"), pids: Sequence[int] = ()) -> LoadSnapshot:
-    """Return the totals now; `pids` are the processes whose work is not interference."""
+def read_load(root: Path = Path("/"), pids: Sequence[int] = (), *, own_proc: Path = OWN_PROC) -> LoadSnapshot:
+    """Return the totals now.
+
+    Args:
+        root: Where the board's files are read.
+        pids: Processes whose work is not interference, by the numbers that this process knows them by.
+        own_proc: Where these are looked up.
+    """
     cpu = _cpu_time(root)
     time_s = time.monotonic()
-    processes = [_process_time(root, pid) for pid in pids]
+    processes = [_process_time(own_proc, pid) for pid in pids]
     vmstat = read_text(root / "proc/vmstat")
     return LoadSnapshot(
         time_s=time_s,
@@ -183,9 +192,9 @@ def _cpu_time(root: Path) -> CpuTime | None:
     )
 
 
-def _process_time(root: Path, pid: int) -> ProcessTime | None:
+def _process_time(proc: Path, pid: int) -> ProcessTime | None:
     # A program's name, in brackets, may itself hold blanks and brackets: count from behind the last one.
-    _, bracket, rest = (read_text(root / f"proc/{pid}/stat") or "").rpartition(")")
+    _, bracket, rest = (read_text(proc / f"{pid}/stat") or "").rpartition(")")
     fields = rest.split()
     if not bracket or len(fields) < 20:
         return None

@@ -1,5 +1,6 @@
 """What a hostile model cannot reach from its worker: files, the disk, the board's time and memory."""
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -191,7 +192,21 @@ def test_agents_own_limit_ends_a_hung_model(tmp_path: Path):
             assert "longer than its time limit of 1 s" in failure.message
 
 
-# The kernel's own way out of a lack of memory.
+# A lack of memory that is not the model's alone.
+
+CGROUP_BYTES = 600 << 20
+# Takes more and more of its cgroup's memory, as any neighbour may, until a process is gone or it has what the
+# cgroup holds.
+NEIGHBOUR = """
+import pathlib, sys
+pathlib.Path(sys.argv[1], "cgroup.procs").write_text("0")
+status, taken = pathlib.Path("/proc", sys.argv[2], "stat"), []
+for _ in range(int(sys.argv[3]) >> 22):
+    if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+        sys.exit()
+    taken.append(bytearray(b"x" * (4 << 20)))
+sys.exit("the process outlived all memory")
+"""
 
 
 @pytest.fixture
@@ -212,7 +227,7 @@ def small_cgroup() -> Iterator[Path]:
     except OSError as error:
         pytest.skip(f"no cgroup can be made here: {error.strerror}")
     try:
-        (folder / limit).write_text(str(600 << 20))
+        (folder / limit).write_text(str(CGROUP_BYTES))
     except OSError as error:
         folder.rmdir()
         pytest.skip(f"no cgroup here limits memory: {error.strerror}")
@@ -220,12 +235,33 @@ def small_cgroup() -> Iterator[Path]:
     folder.rmdir()
 
 
+def agent_within(cgroup: Path, state_dir: Path) -> contextlib.AbstractContextManager[Agent]:
+    prefix = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(cgroup)]
+    return running_agent(state_dir, prefix=prefix)
+
+
 @pytest.mark.slow
-def test_worker_that_the_kernel_ends_for_want_of_memory_is_told_so(tmp_path: Path, small_cgroup: Path):
-    prefix = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(small_cgroup)]
-    with running_agent(tmp_path, prefix=prefix) as agent:
+def test_model_is_bounded_by_what_the_agents_cgroup_has_left(tmp_path: Path, small_cgroup: Path):
+    with agent_within(small_cgroup, tmp_path) as agent:
         earlier = first_record(agent)
         failure = agent.fail(upload(agent, hm.loop(hm.doubling_step(), size=None)))
+        assert failure.reason == benchmark_pb2.FAILURE_REASON_OUT_OF_MEMORY
+        assert "measure a smaller model or batch" in failure.message
+        assert_sound(agent, earlier)
+
+
+@pytest.mark.slow
+def test_worker_that_the_kernel_ends_for_want_of_memory_is_told_so(tmp_path: Path, small_cgroup: Path):
+    with agent_within(small_cgroup, tmp_path) as agent:
+        earlier = first_record(agent)
+        hung = agent.watch(upload(agent, hung_model()))
+        until(hung, "progress")
+        (worker_process,) = agent.workers()
+        subprocess.run(
+            [sys.executable, "-c", NEIGHBOUR, small_cgroup, str(worker_process.pid), str(CGROUP_BYTES)],
+            check=True,
+        )
+        failure = until(hung, "failure").failure
         assert failure.reason == benchmark_pb2.FAILURE_REASON_OUT_OF_MEMORY
         assert "was killed by SIGKILL as the kernel ran out of memory" in failure.message
         assert_sound(agent, earlier)

@@ -29,7 +29,15 @@ def vcgencmd(root: Path, *, clock_hz: int = 1500398464, throttled: str = "0x0") 
     )
 
 
-def cpufreq(root: Path, cpu: int, *, current: int, maximum: int, governor: str = "ondemand") -> None:
+def cpufreq(
+    root: Path,
+    cpu: int,
+    *,
+    current: int,
+    maximum: int,
+    governor: str = "ondemand",
+    driver: str = "cpufreq-dt",
+) -> None:
     write(
         root,
         {
@@ -37,6 +45,7 @@ def cpufreq(root: Path, cpu: int, *, current: int, maximum: int, governor: str =
             f"{CPU}/cpu{cpu}/cpufreq/scaling_max_freq": f"{maximum}\n",
             f"{CPU}/cpu{cpu}/cpufreq/cpuinfo_max_freq": f"{maximum}\n",
             f"{CPU}/cpu{cpu}/cpufreq/scaling_governor": f"{governor}\n",
+            f"{CPU}/cpu{cpu}/cpufreq/scaling_driver": f"{driver}\n",
             f"{CPU}/cpu{cpu}/cpufreq/scaling_available_governors": (
                 "conservative ondemand userspace powersave performance schedutil \n"
             ),

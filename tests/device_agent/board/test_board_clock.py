@@ -13,7 +13,7 @@ from board_trees import (
     x86_laptop,
 )
 
-from device_agent.board.clock import CoreGovernor, governors, nominal_clock_mhz, working_clock_mhz
+from device_agent.board.clock import CoreGovernor, governors, promised_clock_mhz, working_clock_mhz
 from device_agent.board.conditions import read_conditions
 
 
@@ -81,7 +81,7 @@ def test_unreadable_hardware_clock_falls_back_to_the_governor(tmp_path: Path):
 def test_constant_of_a_virtual_machine_is_no_clock(tmp_path: Path):
     root = virtual_machine(tmp_path)
     assert working_clock_mhz(root) is None
-    assert nominal_clock_mhz(root) is None
+    assert promised_clock_mhz(root) is None
     assert read_conditions(root).clock_mhz is None
 
 
@@ -95,22 +95,35 @@ def test_clock_that_the_processor_counts_is_read_without_cpufreq(tmp_path: Path)
     assert working_clock_mhz(tmp_path, cpus=[0]) == 800.0
 
 
-def test_nominal_clock_is_the_policy_maximum(tmp_path: Path):
-    assert nominal_clock_mhz(raspberry_pi(tmp_path)) == 1800.0
+def test_performance_promises_the_policy_maximum(tmp_path: Path):
+    cpufreq(tmp_path, 0, current=400_000, maximum=1_800_000, governor="performance")
+    cpufreq(tmp_path, 4, current=400_000, maximum=2_400_000, governor="performance")
+    assert promised_clock_mhz(tmp_path) == 2400.0
+    assert promised_clock_mhz(tmp_path, cpus=[0]) == 1800.0
 
 
-def test_nominal_clock_respects_a_lowered_limit(tmp_path: Path):
-    root = jetson_orin(tmp_path)
-    for cpu in range(6):
-        write(root, {f"{CPU}/cpu{cpu}/cpufreq/cpuinfo_max_freq": "1728000\n"})
-    assert nominal_clock_mhz(root) == 1510.4
+def test_promise_respects_a_lowered_limit(tmp_path: Path):
+    cpufreq(tmp_path, 0, current=1_510_400, maximum=1_510_400, governor="performance")
+    write(tmp_path, {f"{CPU}/cpu0/cpufreq/cpuinfo_max_freq": "1728000\n"})
+    assert promised_clock_mhz(tmp_path) == 1510.4
 
 
-def test_nominal_clock_of_the_slow_cores(tmp_path: Path):
-    cpufreq(tmp_path, 0, current=400_000, maximum=1_800_000)
-    cpufreq(tmp_path, 4, current=400_000, maximum=2_400_000)
-    assert nominal_clock_mhz(tmp_path) == 2400.0
-    assert nominal_clock_mhz(tmp_path, cpus=[0]) == 1800.0
+@pytest.mark.parametrize("governor", ["ondemand", "schedutil", "powersave"])
+def test_other_governors_promise_nothing(tmp_path: Path, governor: str):
+    cpufreq(tmp_path, 0, current=1_800_000, maximum=1_800_000, governor=governor)
+    assert promised_clock_mhz(tmp_path) is None
+
+
+@pytest.mark.parametrize("driver", ["intel_pstate", "acpi-cpufreq", "amd-pstate-epp"])
+def test_turbo_clock_is_no_promise(tmp_path: Path, driver: str):
+    cpufreq(tmp_path, 0, current=2_400_000, maximum=4_200_000, governor="performance", driver=driver)
+    assert promised_clock_mhz(tmp_path) is None
+
+
+def test_unknown_driver_promises_nothing(tmp_path: Path):
+    cpufreq(tmp_path, 0, current=2_400_000, maximum=2_400_000, governor="performance")
+    (tmp_path / f"{CPU}/cpu0/cpufreq/scaling_driver").unlink()
+    assert promised_clock_mhz(tmp_path) is None
 
 
 def test_governors_are_listed_by_core_number(tmp_path: Path):

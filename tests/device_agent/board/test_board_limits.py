@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from board_trees import CPU, write
 
-from device_agent.board.limits import allowed_cpus, cpu_quota, online_cpus
+from device_agent.board.conditions import available_memory_bytes
+from device_agent.board.limits import allowed_cpus, cpu_quota, memory_headroom_bytes, online_cpus
 
 
 def test_lists_of_processors_are_read(tmp_path: Path):
@@ -54,3 +55,67 @@ def test_lists_of_processors_are_read(tmp_path: Path):
 )
 def test_quota_is_the_tightest_of_all_cgroups(tmp_path: Path, files: dict[str, str], quota: float | None):
     assert cpu_quota(write(tmp_path, files)) == quota
+
+
+@pytest.mark.parametrize(
+    ("files", "headroom"),
+    [
+        ({}, None),
+        (
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "max\n",
+                "sys/fs/cgroup/memory.current": "5000\n",
+            },
+            None,
+        ),
+        (
+            # Of what is used, the files that nobody read lately give way.
+            {
+                "proc/self/cgroup": "0::/agent.service\n",
+                "sys/fs/cgroup/agent.service/memory.max": "9000\n",
+                "sys/fs/cgroup/agent.service/memory.current": "5000\n",
+                "sys/fs/cgroup/agent.service/memory.stat": "anon 3000\ninactive_file 1500\nactive_file 500\n",
+            },
+            5500,
+        ),
+        (
+            # Past its limit already, by what the kernel has not counted yet.
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": "4096\n",
+                "sys/fs/cgroup/memory.current": "8192\n",
+            },
+            0,
+        ),
+        (
+            # The first version, and an ancestor whose limit is tighter.
+            {
+                "proc/self/cgroup": "9:memory:/docker/1f3\n5:cpu,cpuacct:/docker/1f3\n",
+                "sys/fs/cgroup/memory/docker/1f3/memory.limit_in_bytes": "9223372036854771712\n",
+                "sys/fs/cgroup/memory/docker/1f3/memory.usage_in_bytes": "1000\n",
+                "sys/fs/cgroup/memory/docker/memory.limit_in_bytes": "6000\n",
+                "sys/fs/cgroup/memory/docker/memory.usage_in_bytes": "2000\n",
+                "sys/fs/cgroup/memory/docker/memory.stat": "inactive_file 7\ntotal_inactive_file 300\n",
+            },
+            4300,
+        ),
+    ],
+)
+def test_headroom_of_memory_is_the_tightest_of_all_cgroups(
+    tmp_path: Path, files: dict[str, str], headroom: int | None
+):
+    assert memory_headroom_bytes(write(tmp_path, files)) == headroom
+
+
+@pytest.mark.parametrize(("limit_bytes", "available"), [(9_000_000, 8_192_000), (1_000_000, 1_000_000)])
+def test_memory_for_a_model_is_bounded_by_the_board_and_by_the_cgroup(
+    tmp_path: Path, limit_bytes: int, available: int
+):
+    files = {
+        "proc/meminfo": "MemTotal: 9999 kB\nMemAvailable: 8000 kB\n",
+        "proc/self/cgroup": "0::/\n",
+        "sys/fs/cgroup/memory.max": f"{limit_bytes}\n",
+        "sys/fs/cgroup/memory.current": "0\n",
+    }
+    assert available_memory_bytes(write(tmp_path, files)) == available

@@ -58,7 +58,8 @@ def test_snapshot_of_a_board(tmp_path: Path):
             "proc/vmstat": "nr_free_pages 5\npswpin 12\npswpout 13\noom_kill 2\n",
         },
     )
-    assert replace(read_load(tmp_path, pids=[42, 43]), time_s=0.0) == LoadSnapshot(
+    snapshot = read_load(tmp_path, pids=[42, 43], own_proc=tmp_path / "proc")
+    assert replace(snapshot, time_s=0.0) == LoadSnapshot(
         time_s=0.0,
         cpu=CpuTime(
             cores=2, busy_s=pytest.approx(172.59), idle_s=pytest.approx(1191.83), steal_s=pytest.approx(1.06)
@@ -72,7 +73,7 @@ def test_snapshot_of_a_board(tmp_path: Path):
 
 
 def test_board_that_tells_nothing_has_an_empty_snapshot(tmp_path: Path):
-    snapshot = read_load(tmp_path, pids=[42])
+    snapshot = read_load(tmp_path, pids=[42], own_proc=tmp_path / "proc")
     assert snapshot == LoadSnapshot(time_s=snapshot.time_s)
 
 
@@ -141,6 +142,13 @@ def test_another_process_with_the_same_id_is_not_ours():
 
 def test_window_of_no_length_tells_nothing_of_the_processors():
     assert interference(BEFORE, BEFORE).other_cpu_percent is None
+
+
+def test_own_processes_are_not_looked_up_below_the_root_of_a_host(tmp_path: Path):
+    """A container that looks at its host's files knows its processes by other numbers than the host."""
+    write(tmp_path, {f"proc/{os.getpid()}/stat": PROCESS})
+    (process,) = read_load(tmp_path, pids=[os.getpid()]).processes
+    assert process == read_load(pids=[os.getpid()]).processes[0]
 
 
 def test_process_time_of_this_system_includes_finished_work():
