@@ -1,8 +1,13 @@
 """One attempt at one measurement: drives a worker through its passes and looks at the board around them."""
 
+import functools
+import hashlib
+import os
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from device_agent.benchmark import (
     BenchmarkSpec,
@@ -15,13 +20,21 @@ from device_agent.benchmark import (
     RaisedFlag,
 )
 from device_agent.board import clock, throttling
-from device_agent.board.conditions import Conditions, available_memory_bytes, read_conditions
+from device_agent.board.conditions import (
+    Conditions,
+    available_memory_bytes,
+    governor,
+    power_mode,
+    read_conditions,
+)
+from device_agent.board.limits import online_cpus
 from device_agent.board.load import LoadSnapshot, WindowLoad, interference, read_load
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.flags import CONTAMINATED_CANARY, Evidence, raise_flags
 from device_agent.measuring.gate import GateOutcome
 from device_agent.measuring.latency import summarise, summarise_groups
 from device_agent.measuring.power import PowerPlan
+from device_agent.measuring.speed import OnPhase, SpeedGate
 from device_agent.measuring.worker_result import WorkerResult, job_message, parse_result
 from device_agent.runtimes.worker_process import WorkerProcess
 from device_agent.worker import median
@@ -29,6 +42,10 @@ from device_agent.worker import median
 CANARY_FILE = Path(__file__).with_name("canary.onnx")
 # What a model may allocate, of what the board could give.
 MEMORY_SHARE = 0.9
+# Up to here networks follow the reference model closely enough for a ratio to correct them. Where waking a thread
+# cost more, it took 30 % longer, mobilenet_v2 50 %, and resnet18 3 %.
+NEAR_SHARE = 0.10
+NEAR_LEAST_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +60,13 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What one attempt found."""
+    """What one attempt found.
 
+    Attributes:
+        waited_s: At both gates.
+    """
+
+    waited_s: float
     result: WorkerResult
     latency: LatencySummary
     grouped: GroupedLatency | None
@@ -64,11 +86,13 @@ class Bench:
     Args:
         root: Where the board's files are read.
         baselines: What the board is like when nothing disturbs it; learns from every attempt.
+        patience_s: Longest time that attempts wait in vain for a board that has become slower, all together.
     """
 
-    def __init__(self, root: Path, baselines: Baselines) -> None:
+    def __init__(self, root: Path, baselines: Baselines, patience_s: float) -> None:
         self._root = root
         self._baselines = baselines
+        self._speed_gate = SpeedGate(baselines, patience_s)
 
     def attempt(
         self,
@@ -81,7 +105,8 @@ class Bench:
         power: PowerPlan,
         deadline_s: float,
         limit_s: float,
-        on_phase: Callable[[Phase], None],
+        speed_limit_s: float,
+        on_phase: OnPhase,
     ) -> Attempt:
         """Measure a model once.
 
@@ -89,12 +114,13 @@ class Bench:
             worker: Has imported its runtime and waits for a job.
             spec: What to measure and how.
             model_path: The model's file.
-            library: The runtime's name and version.
+            library: Names and versions of what runs the model and the reference model.
             gate: How the wait for a ready board ended.
             power: How energy is to be found.
             deadline_s: On the monotonic clock; later the job is given up.
             limit_s: The time that the whole job had.
-            on_phase: Called, from this thread, at the start of every phase.
+            speed_limit_s: Longest wait for the board to be as fast as it usually is.
+            on_phase: Called, from this thread, at the start of every phase, and when something is waited for.
 
         Raises:
             BenchmarkFailedError: If the model cannot be measured or the worker ends.
@@ -107,8 +133,10 @@ class Bench:
             memory_limit_bytes=None if free_bytes is None else int(MEMORY_SHARE * free_bytes),
             energy=power.meter is not None,
         )
+        key = self._key(spec, library)
         worker.begin(job, deadline_s=deadline_s, limit_s=limit_s)
-        worker.expect("settled", on_phase)
+        waited_s = self._speed_gate.wait(worker, key, speed_limit_s, on_phase)
+        gate = replace(gate, waited_s=gate.waited_s + waited_s)
         on_phase(Phase.MEASURE)
 
         def load() -> LoadSnapshot:
@@ -121,18 +149,37 @@ class Bench:
         worker.answer("go")
         energy, absent_reason = power.measure(worker, on_phase)
         result = parse_result(worker.expect("result", on_phase), spec)
-        return self._conclude(result, before, after, _key(spec, library, before), gate, energy, absent_reason)
+        return self._conclude(spec, result, before, after, key, gate, energy, absent_reason)
+
+    def _key(self, spec: BenchmarkSpec, library: str) -> str:
+        """Return what the reference model's speed depends on that people change on purpose."""
+        cpus = ",".join(map(str, spec.cpu_affinity)) or "any"
+        set_to = governor(self._root) or "-", power_mode(self._root) or "-"
+        software = library, f"{platform.system()} {platform.release()}", f"reference model {_canary_digest()}"
+        return ", ".join((f"{spec.threads} threads on {cpus}", *software, *set_to))
+
+    def _expected_clock_mhz(self, key: str, spec: BenchmarkSpec) -> float | None:
+        """Return what the governor promises, or what the board has shown where that is more or all there is."""
+        known = (
+            self._baselines.clock_mhz(key),
+            clock.promised_clock_mhz(self._root, spec.cpu_affinity),
+        )
+        return max((mhz for mhz in known if mhz is not None), default=None)
+
+    def _processors(self) -> int:
+        return len(online_cpus(self._root)) or os.cpu_count() or 1
 
     def _look(self, spec: BenchmarkSpec, load: Callable[[], LoadSnapshot], *, load_first: bool) -> View:
         """Return the board now. What else is looked at may start programs: that must not be in the window."""
         early = load() if load_first else None
-        conditions = read_conditions(self._root)
         throttled = throttling.read_throttling(self._root)
+        conditions = read_conditions(self._root, throttled=throttled)
         clock_mhz = clock.working_clock_mhz(self._root, spec.cpu_affinity)
         return View(conditions=conditions, load=early or load(), throttling=throttled, clock_mhz=clock_mhz)
 
     def _conclude(
         self,
+        spec: BenchmarkSpec,
         result: WorkerResult,
         before: View,
         after: View,
@@ -143,27 +190,30 @@ class Bench:
     ) -> Attempt:
         latency = summarise(result.samples_ms)
         seen = _interference(interference(before.load, after.load), result)
-        canary_ms = canary_median_ms(result)
+        throttled = throttling.raised(before.throttling, after.throttling)
         clocks = [view.clock_mhz for view in (before, after) if view.clock_mhz is not None]
-        if clocks:
+        if clocks and not throttled:
             self._baselines.learn_clock(key, max(clocks))
         evidence = Evidence(
             result=result,
             latency=latency,
             interference=seen,
-            throttling=throttling.raised(before.throttling, after.throttling),
+            fills_board=result.execution.intra_op_threads >= self._processors(),
+            throttling=throttled,
             clock_mhz=min(clocks, default=None),
-            expected_clock_mhz=self._baselines.clock_mhz(key) if clocks else None,
+            expected_clock_mhz=self._expected_clock_mhz(key, spec) if clocks else None,
             canary=None,
-            canary_ms=canary_ms,
             gate_obstacle=gate.obstacle,
         )
         # What else went wrong in the window also slowed the canary down: that is no speed of the board's own.
         disturbed = any(raised.flag in CONTAMINATED_CANARY for raised in raise_flags(evidence))
-        if canary_ms is not None and not disturbed:
-            self._baselines.learn_canary(key, canary_ms)
-        canary = canary_reading(result, self._baselines.canary_ms(key))
+        canary = canary_reading(result, None)
+        if canary is not None:
+            if not disturbed:
+                self._baselines.learn_canary(key, canary.median_ms)
+            canary = replace(canary, baseline_ms=self._baselines.canary_ms(key))
         return Attempt(
+            waited_s=gate.waited_s,
             result=result,
             latency=latency,
             grouped=summarise_groups(result.groups_ms, result.group_runs) if result.groups_ms else None,
@@ -178,11 +228,9 @@ class Bench:
         )
 
 
-def _key(spec: BenchmarkSpec, library: str, view: View) -> str:
-    """Return what the reference model's speed depends on, by the board's owner's own will."""
-    cpus = ",".join(map(str, spec.cpu_affinity)) or "any"
-    mode = view.conditions.power_mode or "-"
-    return f"{spec.threads} threads on {cpus}, {library}, {view.conditions.governor or '-'}, {mode}"
+@functools.cache
+def _canary_digest() -> str:
+    return hashlib.sha256(CANARY_FILE.read_bytes()).hexdigest()[:8]
 
 
 def _interference(seen: WindowLoad, result: WorkerResult) -> Interference:
@@ -196,21 +244,13 @@ def _interference(seen: WindowLoad, result: WorkerResult) -> Interference:
     )
 
 
-def canary_median_ms(result: WorkerResult) -> float | None:
-    """Return the reference model's latency in this job; None where it did not run."""
-    if not result.canary_turns_ms:
-        return None
-    return median([median(turn) for turn in result.canary_turns_ms])
-
-
 def canary_reading(result: WorkerResult, baseline_ms: float | None) -> CanaryReading | None:
-    """Return the reference model's reading around the samples."""
+    """Return what the reference model took; None where it did not run."""
     if not result.canary_turns_ms:
         return None
+    turns = [median(turn) for turn in result.canary_turns_ms]
     return CanaryReading(
-        before_ms=median(result.canary_turns_ms[0]),
-        after_ms=median(result.canary_turns_ms[-1]),
-        baseline_ms=baseline_ms,
+        before_ms=turns[0], after_ms=turns[-1], median_ms=median(turns), baseline_ms=baseline_ms
     )
 
 
@@ -218,15 +258,18 @@ def drift_corrected_ms(result: WorkerResult, canary: CanaryReading | None) -> fl
     """Return the median latency as it would have been at the reference model's baseline speed.
 
     Every turn's samples are scaled by what the reference model took right before and after that turn: a
-    board's speed changes within a second where it is shared.
+    board's speed changes within a second where it is shared. Networks feel a large change differently, so
+    only turns in which the board was near its baseline count; None where they are less than a quarter.
     """
     if canary is None or canary.baseline_ms is None:
         return None
     turns = [median(turn) for turn in result.canary_turns_ms]
     corrected: list[float] = []
-    begin = 0
-    for end, before_ms, after_ms in zip(result.turn_ends, turns, turns[1:], strict=False):
-        scale = canary.baseline_ms / ((before_ms + after_ms) / 2)
-        corrected += [scale * sample for sample in result.samples_ms[begin:end]]
+    begin, near_turns = 0, 0
+    for end, *around_ms in zip(result.turn_ends, turns, turns[1:], strict=False):
+        if all(abs(turn_ms / canary.baseline_ms - 1) <= NEAR_SHARE for turn_ms in around_ms):
+            scale = canary.baseline_ms / fmean(around_ms)
+            corrected += [scale * sample for sample in result.samples_ms[begin:end]]
+            near_turns += 1
         begin = end
-    return median(corrected)
+    return median(corrected) if near_turns >= NEAR_LEAST_SHARE * len(result.turn_ends) else None

@@ -22,6 +22,7 @@ CANARY_SHARE = 0.25
 CLOCK_SHARE = 0.75
 # A board that has not worked for so long is as cool as it gets where it stands.
 IDLE_S = 300.0
+SAVE_STEP_C = 1.0
 
 
 class Baselines:
@@ -41,6 +42,7 @@ class Baselines:
         self._lock = threading.Lock()
         self._readings: dict[str, list[float]] = {}
         self._idle_temperature_c: float | None = None
+        self._saved_temperature_c: float | None = None
         self._worked_at_s: float | None = None
         if path is None or not path.exists():
             return
@@ -82,17 +84,23 @@ class Baselines:
         with self._lock:
             return tuple(self._readings.get(f"canary_ms {key}", ()))
 
-    def idle_temperature_c(self, now_c: float) -> float:
+    def idle_temperature_c(self, now_c: float, *, quiet: bool = True) -> float:
         """Return the temperature of the idle board, given its present one.
 
         A board that has rested is at its idle temperature, whatever it was on a colder day; otherwise the
         lowest that was seen since counts.
+
+        Args:
+            now_c: Present temperature in °C.
+            quiet: Whether the board had nothing to do lately, whoever might have asked for it.
         """
         with self._lock:
             known = self._idle_temperature_c
-            if known is None or now_c < known or self._rested():
+            if known is None or now_c < known or (quiet and self._rested()):
                 self._idle_temperature_c = now_c
-                self._save()
+                # It is asked several times a second, and sensors scatter by parts of a degree.
+                if self._saved_temperature_c is None or abs(now_c - self._saved_temperature_c) >= SAVE_STEP_C:
+                    self._save()
             assert self._idle_temperature_c is not None
             return self._idle_temperature_c
 
@@ -115,6 +123,7 @@ class Baselines:
     def _save(self) -> None:
         if self._path is None:
             return
+        self._saved_temperature_c = self._idle_temperature_c
         kept = {
             "readings": self._readings,
             "idle_temperature_c": self._idle_temperature_c,

@@ -14,6 +14,7 @@ from device_agent.benchmark import (
     CONTAMINATING,
     BenchmarkRecord,
     BenchmarkRequest,
+    BenchmarkSpec,
     DiscardedAttempt,
     FailureReason,
     Measurement,
@@ -24,6 +25,7 @@ from device_agent.benchmark import (
     UnavailableRuntime,
 )
 from device_agent.errors import (
+    AgentError,
     BenchmarkFailedError,
     RuntimeStartingError,
     RuntimeUnavailableError,
@@ -42,6 +44,7 @@ logger = logging.getLogger(__name__)
 # Every caller that waits holds a thread of the server, and importing from an SD card takes tens of seconds.
 RUNTIME_WAIT_S = 2.0
 RETRIES = 2
+PATIENCE_SHARE = 0.25
 # The runtime that a worker is kept ready for.
 USUAL_RUNTIME = "onnx"
 
@@ -53,7 +56,7 @@ class MeasuringConfig:
     Attributes:
         worker_python: Python that runs the models.
         job_timeout_s: Longest time that a job may have the board.
-        gate_limit_s: Longest wait for a cool and quiet board; 0 for none.
+        gate_limit_s: Longest wait of an attempt for a cool and quiet board at its usual speed; 0 for none.
         retries: Further attempts where flags say that something disturbed the figures.
         power: Where power is read.
         root: Where the board's files are read.
@@ -81,8 +84,8 @@ class Measurer:
     def __init__(self, config: MeasuringConfig, baselines: Baselines) -> None:
         self.config = config
         self._baselines = baselines
-        self._bench = Bench(config.root, baselines)
-        self._gate = Gate(config.root, baselines, config.gate_limit_s)
+        self._bench = Bench(config.root, baselines, config.gate_limit_s)
+        self._gate = Gate(config.root, baselines)
         self._spare: WorkerProcess | None = None
         self._lookup = threading.Condition()
         self._described: dict[str, RuntimeDescription | UnavailableRuntime] = {}
@@ -168,8 +171,8 @@ class Measurer:
     ) -> BenchmarkRecord:
         """Measure one model, each attempt in a worker of its own.
 
-        An attempt whose flags say that something disturbed it is followed by another; published is the
-        cleanest one, the latest of equals.
+        An attempt whose flags say that something disturbed it is followed by another; published is the one with
+        the fewest such flags, of equals the one at whose time the board was nearest to its usual speed.
 
         Args:
             request: What to measure and how.
@@ -188,22 +191,23 @@ class Measurer:
         while len(attempts) <= self.config.retries:
             job.attempt = len(attempts) + 1
             try:
-                found, gate = self._attempt(job)
-            except BenchmarkFailedError as error:
-                if attempts and error.reason is not FailureReason.CANCELLED:
-                    # What there is, is published with its flags: no figure is lost to a retry that fails.
-                    logger.info("%s: attempt %d failed: %s", request.request_id, job.attempt, error)
-                    break
-                raise
+                found = self._attempt(job)
+            except Exception as error:
+                if not attempts or job.stop.requested:
+                    raise
+                # What there is, is published with its flags: no figure is lost to a retry that fails.
+                told = logger.info if isinstance(error, AgentError) else logger.exception
+                told("%s: attempt %d failed: %s", request.request_id, job.attempt, error)
+                break
             finally:
                 # The board is warm now: another attempt waits until it has cooled down as well.
                 self._baselines.note_work()
-            job.waited_s += gate.waited_s
+            job.waited_s += found.waited_s
             attempts.append(found)
             if not contaminated(found):
                 break
             logger.info("%s: attempt %d carries flags: %s", request.request_id, job.attempt, _texts(found))
-        best = min(reversed(attempts), key=contaminated)
+        best = min(reversed(attempts), key=_disturbance)
         return self._record(job, best, [entry for entry in attempts if entry is not best], precision)
 
     def _limit_s(self, request: BenchmarkRequest) -> float:
@@ -212,16 +216,9 @@ class Measurer:
     def _inspect(self, job: "_Job") -> Precision | None:
         """Look at the model's file before a runtime does; return its precision where the file tells."""
         spec = job.request.spec
-        shaped = {shape.name for shape in spec.input_shapes}
-        found = RUNTIMES[spec.runtime].inspect(job.model_path, shaped)
-        if spec.precision is not None and found is not None and spec.precision is not found:
-            raise BenchmarkFailedError(
-                FailureReason.INVALID_SPEC,
-                f"the model is in {found.value}, the spec asks for {spec.precision.value}; convert the model first",
-            )
-        return found
+        return RUNTIMES[spec.runtime].inspect(job.model_path, spec)
 
-    def _attempt(self, job: "_Job") -> tuple[Attempt, GateOutcome]:
+    def _attempt(self, job: "_Job") -> Attempt:
         try:
             return self._attempt_once(job)
         except WorkerLostError as error:
@@ -229,26 +226,26 @@ class Measurer:
             logger.info("measuring %s with another worker: %s", job.request.request_id, error)
             return self._attempt_once(job)
 
-    def _attempt_once(self, job: "_Job") -> tuple[Attempt, GateOutcome]:
+    def _attempt_once(self, job: "_Job") -> Attempt:
         spec = job.request.spec
         worker = self._take_worker(spec.runtime)
         power: PowerPlan | None = None
         try:
             job.stop.attach(worker)
-            self._check_provider(spec.runtime, spec.provider)
-            gate = self._wait_at_the_gate(job, worker)
+            job.runtime_version = self._runtime_version(spec)
+            patience_s = self._patience_s(job)
+            gate = self._wait_at_the_gate(job, worker, patience_s)
             power = plan_power(self.config.root, self.config.power, spec, job.model_path, job.wait)
-            runtime = self._described[spec.runtime]
-            assert isinstance(runtime, RuntimeDescription)
-            found = self._bench.attempt(
+            return self._bench.attempt(
                 worker,
                 spec,
                 job.model_path,
-                library=f"{runtime.library} {runtime.version}",
+                library=self._libraries(spec.runtime),
                 gate=gate,
                 power=power,
                 deadline_s=job.deadline_s,
                 limit_s=job.limit_s,
+                speed_limit_s=patience_s - gate.waited_s,
                 on_phase=job.phase,
             )
         except BenchmarkFailedError as error:
@@ -262,27 +259,41 @@ class Measurer:
             worker.close()
             if power is not None:
                 power.close()
-        return found, gate
 
-    def _check_provider(self, runtime: str, provider: str) -> None:
-        found = self._described[runtime]
-        if provider and isinstance(found, RuntimeDescription) and provider not in found.providers:
+    def _runtime_version(self, spec: BenchmarkSpec) -> str:
+        """Return name and version of the runtime that a worker has just imported.
+
+        Raises:
+            BenchmarkFailedError: If it has not the provider asked for.
+        """
+        found = self._described[spec.runtime]
+        assert isinstance(found, RuntimeDescription)
+        provider = spec.provider
+        if provider and provider not in found.providers:
             raise BenchmarkFailedError(
                 FailureReason.INVALID_SPEC,
                 f"the installed build of {found.library} {found.version} has no {provider}; it has "
                 f"{', '.join(found.providers)}; install another build, or name another --worker-python",
             )
+        return f"{found.library} {found.version}"
 
-    def _wait_at_the_gate(self, job: "_Job", worker: WorkerProcess) -> GateOutcome:
-        if self.config.gate_limit_s > 0:
+    def _libraries(self, runtime: str) -> str:
+        """Return names and versions of what runs a model and the reference model, which is ONNX."""
+        described = (self._described.get(name) for name in dict.fromkeys((runtime, USUAL_RUNTIME)))
+        return " + ".join(
+            f"{found.library} {found.version}" for found in described if isinstance(found, RuntimeDescription)
+        )
+
+    def _patience_s(self, job: "_Job") -> float:
+        """Return how long an attempt may wait for a ready board, which leaves most of the job's time to the job."""
+        left_s = job.deadline_s - time.monotonic()
+        return max(0.0, min(self.config.gate_limit_s, PATIENCE_SHARE * left_s))
+
+    def _wait_at_the_gate(self, job: "_Job", worker: WorkerProcess, limit_s: float) -> GateOutcome:
+        if limit_s > 0:
             job.phase(Phase.GATE)
-
-        def pause(seconds: float) -> bool:
-            job.wait(seconds)
-            return time.monotonic() > job.deadline_s
-
         return self._gate.wait(
-            (worker.pid,), lambda text: job.phase(Phase.GATE, text), pause, waited_s=job.waited_s
+            (worker.pid,), lambda text: job.phase(Phase.GATE, text), job.wait, limit_s=limit_s
         )
 
     def _record(
@@ -293,8 +304,6 @@ class Measurer:
         precision: Precision | None,
     ) -> BenchmarkRecord:
         request, result = job.request, best.result
-        runtime = self._described[request.spec.runtime]
-        assert isinstance(runtime, RuntimeDescription)
         return BenchmarkRecord(
             request_id=request.request_id,
             model_sha256=request.model_sha256,
@@ -303,7 +312,7 @@ class Measurer:
             spec=replace(
                 request.spec,
                 input_shapes=result.input_shapes,
-                provider=result.provider,
+                provider=request.spec.provider or result.provider,
                 precision=precision or result.precision,
             ),
             started_at=job.started_at,
@@ -314,16 +323,19 @@ class Measurer:
                 load_ms=result.load_ms,
                 load_was_cold=result.load_was_cold,
                 warm_load_ms=result.warm_load_ms,
+                warm_load_absent_reason=result.warm_load_absent_reason,
                 first_inference_ms=result.first_inference_ms,
                 warmup_ms=result.warmup_ms,
                 samples_ms=result.samples_ms,
                 memory=result.memory,
                 gpu_peak_bytes=result.gpu_peak_bytes,
                 canary=best.canary,
+                canary_absent_reason=result.canary_absent_reason,
                 drift_corrected_ms=best.drift_corrected_ms,
                 energy=best.energy,
                 energy_absent_reason=best.energy_absent_reason,
                 operators=result.operators,
+                operators_absent_reason=result.operators_absent_reason,
                 before=best.before,
                 after=best.after,
                 interference=best.interference,
@@ -336,7 +348,7 @@ class Measurer:
                 ),
                 execution=result.execution,
                 gate_wait_s=job.waited_s,
-                runtime_version=f"{runtime.library} {runtime.version}",
+                runtime_version=job.runtime_version,
                 provider=result.provider,
                 agent_version=__version__,
                 kernel_release=platform.release(),
@@ -364,6 +376,7 @@ class _Job:
         self.started_at = started_at
         self.attempt = 1
         self.waited_s = 0.0
+        self.runtime_version = ""
         self._on_progress = on_progress
 
     def wait(self, seconds: float) -> None:
@@ -383,6 +396,12 @@ class _Job:
 def contaminated(attempt: Attempt) -> int:
     """Return how many flags say that something else than the model shaped an attempt's figures."""
     return sum(raised.flag in CONTAMINATING for raised in attempt.flags)
+
+
+def _disturbance(attempt: Attempt) -> tuple[int, float]:
+    """Return what orders attempts from the cleanest to the most disturbed."""
+    off = None if attempt.canary is None else attempt.canary.off_baseline
+    return contaminated(attempt), abs(off or 0.0)
 
 
 def _texts(attempt: Attempt) -> str:

@@ -20,16 +20,22 @@ class WorkerResult:
     """What a worker measured. Times in milliseconds, in the order they were taken.
 
     Attributes:
+        warm_load_ms: None where the second load failed, for the reason in `warm_load_absent_reason`.
         groups_ms: Loops of `group_runs` inferences; empty where one inference takes 1 ms or more.
         turn_ends: Number of samples at the end of each of the model's turns.
-        canary_turns_ms: The reference model's latencies, one turn more than the model had; empty without it.
+        canary_turns_ms: The reference model's latencies, one turn more than the model had; empty where it could not
+            be run, for the reason in `canary_absent_reason`.
         longest_stall_ms: Longest time beyond the usual between two ends of runs.
         runs: Inferences of the model and the canary within the timed part.
+        operators: Empty where nobody asked, or for the reason in `operators_absent_reason`.
+        provider: What ran the model; with commas between where it was more than one.
+        precision: None where it is unknown or none of ours.
     """
 
     load_ms: float
     load_was_cold: bool
-    warm_load_ms: float
+    warm_load_ms: float | None
+    warm_load_absent_reason: str
     first_inference_ms: float
     warmup_ms: tuple[float, ...]
     samples_ms: tuple[float, ...]
@@ -37,6 +43,7 @@ class WorkerResult:
     group_runs: int
     turn_ends: tuple[int, ...]
     canary_turns_ms: tuple[tuple[float, ...], ...]
+    canary_absent_reason: str
     longest_stall_ms: float
     runs: int
     involuntary_switches: int
@@ -46,6 +53,7 @@ class WorkerResult:
     memory: MemoryUsage
     gpu_peak_bytes: int | None
     operators: tuple[OperatorTime, ...]
+    operators_absent_reason: str
     input_shapes: tuple[InputShape, ...]
     provider: str
     precision: Precision | None
@@ -56,7 +64,7 @@ def job_message(
     spec: BenchmarkSpec,
     *,
     model_path: Path,
-    canary_path: Path | None,
+    canary_path: Path,
     memory_limit_bytes: int | None,
     energy: bool,
 ) -> dict[str, object]:
@@ -73,7 +81,7 @@ def job_message(
         "precision": None if spec.precision is None else spec.precision.value,
         "mode": spec.mode.value,
         "memory_limit_bytes": memory_limit_bytes,
-        "canary_path": None if canary_path is None else str(canary_path),
+        "canary_path": str(canary_path),
         "profile": spec.profile,
         "energy": energy,
     }
@@ -84,7 +92,8 @@ def parse_result(event: Mapping[str, Any], spec: BenchmarkSpec) -> WorkerResult:
     return WorkerResult(
         load_ms=event["load_ns"] / 1e6,
         load_was_cold=event["load_was_cold"],
-        warm_load_ms=event["warm_load_ns"] / 1e6,
+        warm_load_ms=None if event["warm_load_ns"] is None else event["warm_load_ns"] / 1e6,
+        warm_load_absent_reason=event["warm_load_absent_reason"],
         first_inference_ms=event["first_inference_ns"] / 1e6,
         warmup_ms=_milliseconds(event["warmup_ns"]),
         samples_ms=_milliseconds(event["samples_ns"]),
@@ -92,6 +101,7 @@ def parse_result(event: Mapping[str, Any], spec: BenchmarkSpec) -> WorkerResult:
         group_runs=event["group_runs"],
         turn_ends=tuple(event["turn_ends"]),
         canary_turns_ms=tuple(map(_milliseconds, event["canary_ns"])),
+        canary_absent_reason=event["canary_absent_reason"],
         longest_stall_ms=event["longest_stall_ns"] / 1e6,
         runs=event["runs"],
         involuntary_switches=event["involuntary_switches"],
@@ -100,21 +110,19 @@ def parse_result(event: Mapping[str, Any], spec: BenchmarkSpec) -> WorkerResult:
         interval_reached=event["interval_reached"],
         memory=_memory(event["memory"]),
         gpu_peak_bytes=event["gpu_peak_bytes"],
-        operators=tuple(_operator(row) for row in event.get("operators", ())),
+        operators=tuple(_operator(row) for row in event["operators"]),
+        operators_absent_reason=event["operators_absent_reason"],
         input_shapes=tuple(
             InputShape(name=name, dimensions=tuple(sizes))
             for name, sizes in sorted(event["input_shapes"].items())
         ),
-        provider=event["provider"],
-        precision=None if event["precision"] is None else Precision(event["precision"]),
-        execution=ExecutionSettings(
-            intra_op_threads=spec.threads,
-            inter_op_threads=1,
-            execution_mode="sequential",
-            spinning=event["spinning"],
-            cpu_affinity=spec.cpu_affinity,
-        ),
+        provider=", ".join(event["providers"]),
+        precision=_PRECISIONS.get(event["precision"]),
+        execution=_execution(event, spec),
     )
+
+
+_PRECISIONS: Mapping[str | None, Precision] = {precision.value: precision for precision in Precision}
 
 
 def _milliseconds(nanoseconds: list[int]) -> tuple[float, ...]:
@@ -130,6 +138,19 @@ def _memory(fields: Mapping[str, Any]) -> MemoryUsage:
         after_last_inference_bytes=after_last,
         pss_bytes=fields["pss"],
         method=fields["method"],
+    )
+
+
+def _execution(event: Mapping[str, Any], spec: BenchmarkSpec) -> ExecutionSettings:
+    told = event["execution"]
+    return ExecutionSettings(
+        intra_op_threads=told["intra_op_threads"],
+        inter_op_threads=told["inter_op_threads"],
+        execution_mode=told["execution_mode"],
+        spinning=told["spinning"],
+        cpu_affinity=spec.cpu_affinity,
+        affinity_is_shared=told["affinity_is_shared"],
+        cpu_fallback=event["cpu_fallback"],
     )
 
 

@@ -16,6 +16,7 @@ def worker_result(**changes: Any) -> WorkerResult:
         "load_ms": 4.0,
         "load_was_cold": True,
         "warm_load_ms": 1.0,
+        "warm_load_absent_reason": "",
         "first_inference_ms": 12.0,
         "warmup_ms": (10.0,) * 30,
         "samples_ms": (10.0,) * 60,
@@ -23,6 +24,7 @@ def worker_result(**changes: Any) -> WorkerResult:
         "group_runs": 0,
         "turn_ends": (30, 60),
         "canary_turns_ms": ((2.0,) * 5,) * 3,
+        "canary_absent_reason": "",
         "longest_stall_ms": 0.5,
         "runs": 80,
         "involuntary_switches": 3,
@@ -39,6 +41,7 @@ def worker_result(**changes: Any) -> WorkerResult:
         ),
         "gpu_peak_bytes": None,
         "operators": (),
+        "operators_absent_reason": "",
         "input_shapes": (),
         "provider": "CPUExecutionProvider",
         "precision": None,
@@ -58,11 +61,11 @@ def evidence(**changes: Any) -> Evidence:
     result = worker_result(**_taken(changes, WorkerResult))
     seen = Interference(**_taken(changes, Interference))
     values: dict[str, Any] = {
+        "fills_board": False,
         "throttling": (),
         "clock_mhz": 2000.0,
         "expected_clock_mhz": 2000.0,
         "canary": None,
-        "canary_ms": 2.0,
         "gate_obstacle": None,
     }
     return Evidence(

@@ -89,4 +89,7 @@ def test_python_with_pytorch_alone_measures_without_the_reference_model(
     python = foreign_python("import sys\nsys.modules['onnxruntime'] = None\n")
     job = run_job("torchscript", path, python=python, input_shapes={"input": [1, 3, 8, 8]})
     assert job.result["canary_ns"] == []
+    reason = job.result["canary_absent_reason"]
+    assert reason.startswith("the reference model needs onnxruntime: ")
+    assert reason.endswith("; install it for the worker's Python")
     assert len(job.result["samples_ns"]) >= 64

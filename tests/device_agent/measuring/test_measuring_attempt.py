@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from made_up_results import worker_result
 
 from device_agent.benchmark import CanaryReading
-from device_agent.measuring.attempt import canary_median_ms, canary_reading, drift_corrected_ms
+from device_agent.measuring.attempt import canary_reading, drift_corrected_ms
 from device_agent.measuring.worker_result import WorkerResult
 
 
@@ -21,16 +21,19 @@ def corrected_ms(result: WorkerResult, baseline_ms: float | None) -> float | Non
 
 def test_reading_is_the_first_and_the_last_turn():
     result = worker_result(canary_turns_ms=turns(2.0, 3.0, 4.0))
-    assert canary_reading(result, 2.5) == CanaryReading(before_ms=2.0, after_ms=4.0, baseline_ms=2.5)
+    assert canary_reading(result, 2.5) == CanaryReading(
+        before_ms=2.0, after_ms=4.0, median_ms=3.0, baseline_ms=2.5
+    )
 
 
 def test_latency_of_the_reference_model_is_the_median_over_its_turns():
-    assert canary_median_ms(worker_result(canary_turns_ms=turns(2.0, 9.0, 2.2, 2.1, 2.3))) == 2.2
+    assert (
+        canary_reading(worker_result(canary_turns_ms=turns(2.0, 9.0, 2.2, 2.1, 2.3)), None).median_ms == 2.2
+    )
 
 
 def test_job_without_the_reference_model_has_no_reading():
     result = worker_result(canary_turns_ms=())
-    assert canary_median_ms(result) is None
     assert canary_reading(result, 2.0) is None
     assert corrected_ms(result, 2.0) is None
 
@@ -46,35 +49,58 @@ def test_constant_reference_model_leaves_the_median_as_it_is(samples: list[float
     assert corrected_ms(result, 2.0) == pytest.approx((ordered[29] + ordered[30]) / 2)
 
 
-def test_samples_of_a_turn_at_half_the_speed_are_halved():
-    # Around the second turn the reference model takes (2 + 6) / 2 = 4 ms, twice its 2 ms.
+def test_samples_of_a_turn_are_scaled_by_the_reference_turns_around_it():
+    # Around the second turn the reference model takes (2.0 + 2.1) / 2 = 2.05 ms.
     result = worker_result(
-        samples_ms=(10.0,) * 30 + (20.0,) * 30, turn_ends=(30, 60), canary_turns_ms=turns(2.0, 2.0, 6.0)
+        samples_ms=(10.0,) * 29 + (12.3,) * 31, turn_ends=(29, 60), canary_turns_ms=turns(2.0, 2.0, 2.1)
     )
-    assert corrected_ms(result, 2.0) == 10.0
+    assert corrected_ms(result, 2.0) == pytest.approx(12.0)
 
 
-def test_each_turn_is_corrected_by_the_reference_turns_around_it():
+def test_every_turn_has_its_own_scale():
     result = worker_result(
-        samples_ms=(10.0, 30.0, 10.0), turn_ends=(1, 2, 3), canary_turns_ms=turns(1.0, 3.0, 5.0, 3.0)
+        samples_ms=(10.0, 30.0, 10.0), turn_ends=(1, 2, 3), canary_turns_ms=turns(1.9, 2.1, 2.1, 1.9)
     )
-    # 10 * 2/2, 30 * 2/4, 10 * 2/4.
-    assert corrected_ms(result, 2.0) == 10.0
-    assert corrected_ms(result, 4.0) == 20.0
+    # 10 * 2 / 2, 30 * 2 / 2.1, 10 * 2 / 2.
+    assert corrected_ms(result, 2.0) == pytest.approx(10.0)
 
 
 def test_board_that_is_faster_than_its_baseline_is_corrected_upwards():
-    result = worker_result(canary_turns_ms=turns(1.0, 1.0, 1.0))
-    assert corrected_ms(result, 2.0) == 20.0
+    assert corrected_ms(worker_result(canary_turns_ms=turns(1.9, 1.9, 1.9)), 2.0) == pytest.approx(
+        10 * 2 / 1.9
+    )
+
+
+def test_turns_far_from_the_baseline_do_not_count():
+    # Near it are the first and the last turn, of four; of the others, which were at half the speed, nothing can be said.
+    result = worker_result(
+        samples_ms=(10.0,) * 10 + (50.0,) * 40 + (10.2,) * 10,
+        turn_ends=(10, 30, 50, 60),
+        canary_turns_ms=turns(2.0, 2.0, 4.0, 2.0, 2.0),
+    )
+    assert corrected_ms(result, 2.0) == pytest.approx(10.1)
+
+
+@pytest.mark.parametrize(("near_ms", "known"), [(2.19, True), (1.81, True), (2.21, False), (1.79, False)])
+def test_a_quarter_of_the_turns_must_be_within_a_tenth_of_the_baseline(near_ms: float, known: bool):
+    result = worker_result(turn_ends=(15, 30, 45, 60), canary_turns_ms=turns(near_ms, near_ms, 9.0, 9.0, 9.0))
+    assert (corrected_ms(result, 2.0) is not None) == known
+
+
+def test_fewer_turns_do_not_stand_for_all():
+    result = worker_result(
+        turn_ends=(10, 20, 30, 40, 60), canary_turns_ms=turns(2.0, 2.0, 4.0, 4.0, 4.0, 4.0)
+    )
+    assert corrected_ms(result, 2.0) is None
 
 
 def test_turns_of_different_length_keep_their_samples_apart():
-    # 50 samples at full speed, then 10 at a third of it.
+    # 50 samples before the board slowed down, and 10 after.
     result = worker_result(
-        samples_ms=(10.0,) * 50 + (30.0,) * 10, turn_ends=(50, 60), canary_turns_ms=turns(2.0, 2.0, 10.0)
+        samples_ms=(10.0,) * 50 + (10.8,) * 10, turn_ends=(50, 60), canary_turns_ms=turns(2.0, 2.0, 2.16)
     )
     assert corrected_ms(result, 2.0) == 10.0
     half = worker_result(
-        samples_ms=(10.0,) * 10 + (30.0,) * 50, turn_ends=(10, 60), canary_turns_ms=turns(2.0, 2.0, 10.0)
+        samples_ms=(10.0,) * 10 + (10.4,) * 50, turn_ends=(10, 60), canary_turns_ms=turns(2.0, 2.0, 2.16)
     )
-    assert corrected_ms(half, 2.0) == 10.0
+    assert corrected_ms(half, 2.0) == pytest.approx(10.0)

@@ -176,6 +176,26 @@ def test_new_process_knows_that_an_earlier_one_has_worked(tmp_path: Path):
     assert second.baselines.idle_temperature_c(45.0) == 45.0
 
 
+def test_busy_board_keeps_its_idle_temperature_however_long_its_last_job_is_over():
+    board = Board()
+    board.baselines.idle_temperature_c(40.0)
+    board.work()
+    board.time.wait(3000.0)
+    assert board.baselines.idle_temperature_c(80.0, quiet=False) == 40.0
+    assert board.baselines.idle_temperature_c(80.0, quiet=True) == 80.0
+
+
+def test_scatter_of_the_sensor_is_not_written_to_the_disk(tmp_path: Path):
+    path = tmp_path / BASELINES_FILE
+    board = Board(path)
+    board.baselines.idle_temperature_c(40.0)
+    path.unlink()
+    assert board.baselines.idle_temperature_c(40.5) == 40.5
+    assert not path.exists()
+    board.baselines.idle_temperature_c(41.5)
+    assert json.loads(path.read_text())["idle_temperature_c"] == 41.5
+
+
 def test_clock_that_was_set_back_does_not_keep_a_board_from_resting():
     board = Board()
     board.baselines.idle_temperature_c(40.0)

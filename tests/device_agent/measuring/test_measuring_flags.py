@@ -12,8 +12,8 @@ from device_agent.measuring.flags import Evidence, raise_flags, relative_spread,
 from device_agent.measuring.latency import summarise
 
 
-def reading(baseline_ms: float | None) -> CanaryReading:
-    return CanaryReading(before_ms=2.0, after_ms=2.0, baseline_ms=baseline_ms)
+def reading(baseline_ms: float | None, median_ms: float = 2.0) -> CanaryReading:
+    return CanaryReading(before_ms=2.0, after_ms=2.0, median_ms=median_ms, baseline_ms=baseline_ms)
 
 
 def halves(first: float, last: float) -> dict[str, tuple[float, ...]]:
@@ -40,14 +40,15 @@ CLEAN = {
     "other processes at their bound": {"other_cpu_percent": 5.0},
     "steal at its bound": {"steal_percent": 1.0},
     "pressure at its bound": {"cpu_pressure_percent": 1.0},
+    "pressure of a job that leaves no processor free": {"cpu_pressure_percent": 90.0, "fills_board": True},
     "switches at their bound": {"involuntary_switches_per_inference": 1.0},
     "no faults": {"major_faults": 0, "swap_ins": 0},
     "spread below its bound": spread(99.9),
     "severe outliers at their bound": severe(3, of=60),
     "stall at its bound": {"longest_stall_ms": 100.0},
     "stall of a slow model at its bound": {"longest_stall_ms": 400.0, "samples_ms": (400.0,) * 60},
-    "reference model slower, at its bound": {"canary": reading(100.0), "canary_ms": 102.0},
-    "reference model faster, at its bound": {"canary": reading(100.0), "canary_ms": 98.0},
+    "reference model slower, at its bound": {"canary": reading(100.0, 102.0)},
+    "reference model faster, at its bound": {"canary": reading(100.0, 98.0)},
 }
 
 RAISED = {
@@ -125,12 +126,12 @@ RAISED = {
         "the worker stood still for 401 ms",
     ),
     "reference model slower": (
-        {"canary": reading(100.0), "canary_ms": 102.1},
+        {"canary": reading(100.0, 102.1)},
         Flag.CANARY,
         "the reference model took 102.1 ms, +2.1 % off its baseline of 100 ms on this board",
     ),
     "reference model faster": (
-        {"canary": reading(2.0), "canary_ms": 1.5},
+        {"canary": reading(2.0, 1.5)},
         Flag.CANARY,
         "the reference model took 1.5 ms, -25.0 % off its baseline of 2 ms on this board",
     ),
@@ -177,7 +178,6 @@ def test_absent_evidence_raises_nothing():
     seen = evidence(
         clock_mhz=None,
         expected_clock_mhz=None,
-        canary_ms=None,
         canary_turns_ms=(),
         other_cpu_percent=None,
         steal_percent=None,
@@ -191,7 +191,7 @@ def test_absent_evidence_raises_nothing():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"expected_clock_mhz": None, "clock_mhz": 5.0}, {"canary": reading(None), "canary_ms": 900.0}],
+    [{"expected_clock_mhz": None, "clock_mhz": 5.0}, {"canary": reading(None, 900.0)}],
     ids=["clock", "reference model"],
 )
 def test_reading_without_anything_to_compare_raises_nothing(changes):

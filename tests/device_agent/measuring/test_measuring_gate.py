@@ -54,16 +54,16 @@ class Board:
         self.baselines.note_work()
         return self
 
-    def pause(self, seconds: float) -> bool:
+    def pause(self, seconds: float) -> None:
         self.pauses += 1
         self._others_s += seconds * self._others(self.now_s)
         self.now_s += seconds
         self._show()
-        return False
 
-    def wait(self, *, limit_s: float = 120.0, pause: Callable[[float], bool] | None = None) -> GateOutcome:
-        gate = Gate(self.root, self.baselines, limit_s, clock=lambda: self.now_s)
-        return gate.wait((OURS,), lambda text: self.said.append((self.now_s, text)), pause or self.pause)
+    def wait(self, *, limit_s: float = 120.0, pause: Callable[[float], None] | None = None) -> GateOutcome:
+        gate = Gate(self.root, self.baselines, clock=lambda: self.now_s, own_proc=self.root / "proc")
+        say = lambda text: self.said.append((self.now_s, text))  # noqa: E731
+        return gate.wait((OURS,), say, pause or self.pause, limit_s=limit_s)
 
     def _show(self) -> None:
         if self._temperature_c is not None:
@@ -164,19 +164,8 @@ def test_gate_says_every_2_s_what_it_waits_for(tmp_path: Path):
     ]
 
 
-def test_cancelled_gate_ends_with_the_pause_that_was_cut_short(tmp_path: Path):
-    board = Board(tmp_path, others=lambda now_s: 1.0)
-
-    def pause(seconds: float) -> bool:
-        board.pause(seconds)
-        return board.pauses == 3
-
-    assert board.wait(pause=pause) == GateOutcome(waited_s=0.75, obstacle="looking for 2 s")
-    assert board.pauses == 3
-
-
 def test_exception_of_the_pause_ends_the_gate(tmp_path: Path):
-    def pause(seconds: float) -> bool:
+    def pause(seconds: float) -> None:
         raise InterruptedError("cancelled")
 
     with pytest.raises(InterruptedError, match="cancelled"):
@@ -188,6 +177,16 @@ def test_gate_without_a_limit_looks_at_nothing(tmp_path: Path):
     assert board.wait(limit_s=0.0) == GateOutcome(waited_s=0.0, obstacle=None)
     assert board.pauses == 0
     assert board.baselines.idle_temperature_c(IDLE_C) == IDLE_C
+
+
+def test_busy_board_is_not_taken_for_a_rested_one(tmp_path: Path):
+    """The host trained on the same processor for minutes: no job of ours, but no rest."""
+    board = Board(tmp_path, temperature_c=lambda now_s: 80.0).has_worked_at(IDLE_C)
+    board.pause(600.0)
+    write(tmp_path, {"proc/loadavg": "1.42 1.90 1.80 1/123 4567"})
+    assert board.wait(limit_s=10.0).obstacle == "the board has 80.0 °C, more than 5 °C above its idle 40.0 °C"
+    write(tmp_path, {"proc/loadavg": "0.05 0.90 1.30 1/123 4567"})
+    assert board.wait().obstacle is None
 
 
 def test_rested_board_is_at_its_idle_temperature_on_a_warmer_day(tmp_path: Path):

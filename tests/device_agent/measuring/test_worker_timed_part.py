@@ -21,6 +21,9 @@ from device_agent.benchmark import Flag, Phase, Progress
 
 MIB = 1 << 20
 STOP_NS = 300_000_000
+# No such file: the job goes on without the reference model.
+NO_CANARY = "none.onnx"
+ONE_THREAD = {"threads": 1, "cpu_affinity": [], "provider": ""}
 
 
 class FakeClock:
@@ -29,6 +32,7 @@ class FakeClock:
     def __init__(self) -> None:
         self.now_ns = 0
         self.readings = 0
+        self.busy_until_ns = 0
         self.stopped_before: int | None = None
 
     def perf_counter_ns(self) -> int:
@@ -41,9 +45,18 @@ class FakeClock:
     def monotonic(self) -> float:
         return self.perf_counter_ns() / 1e9
 
-    def model(self, latency_ms: float) -> Callable[[], None]:
+    def sleep(self, seconds: float) -> None:
+        self.perf_counter_ns()
+        self.now_ns += round(1e9 * seconds)
+
+    def process_time(self) -> float:
+        """What all threads used: those of a model go on for a while after it."""
+        return min(self.now_ns, self.busy_until_ns) / 1e9
+
+    def model(self, latency_ms: float, *, spinning_ms: float = 0.0) -> Callable[[], None]:
         def run() -> None:
             self.now_ns += round(1e6 * latency_ms)
+            self.busy_until_ns = self.now_ns + round(1e6 * spinning_ms)
 
         return run
 
@@ -60,18 +73,27 @@ class FakeCanary(worker.Canary):
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     clock = FakeClock()
     monkeypatch.setattr(worker, "perf_counter_ns", clock.perf_counter_ns)
-    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=clock.monotonic))
+    time = SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep, process_time=clock.process_time)
+    monkeypatch.setattr(worker, "time", time)
     return clock
 
 
 def take(
-    clock: FakeClock, latency_ms: float, *, canary_ms: float | None = 2.0, stopped_before: int | None = None
+    clock: FakeClock,
+    latency_ms: float,
+    *,
+    canary_ms: float | None = 2.0,
+    spinning_ms: float = 0.0,
+    stopped_before: int | None = None,
 ) -> worker.Series:
     """Take the samples of a model in search mode, from the clock's beginning."""
-    clock.now_ns, clock.readings, clock.stopped_before = 0, 0, stopped_before
+    rules = worker.RULES["search"]
+    clock.now_ns, clock.readings, clock.busy_until_ns, clock.stopped_before = 0, 0, 0, stopped_before
     canary = None if canary_ms is None else FakeCanary(clock.model(canary_ms))
-    series = worker.Series(clock.model(latency_ms), canary, 1e6 * latency_ms)
-    series.take(worker.Sampling(worker.RULES["search"]).over)
+    series = worker.Series(
+        clock.model(latency_ms, spinning_ms=spinning_ms), canary, 1e6 * latency_ms, rules.turn_s
+    )
+    series.take(worker.Sampling(rules).over)
     return series
 
 
@@ -80,7 +102,7 @@ def test_model_and_reference_model_take_turns(clock: FakeClock):
     # Turns of half a second have 100 samples; enough are two checks of 32 from 1 s on.
     assert series.turn_ends == [100, 200, 256]
     assert len(series.samples_ns) == 256
-    assert [len(turn) for turn in series.canary.turns] == [25, 25, 25, 25]
+    assert [len(turn) for turn in series.canary.turns] == [20, 20, 20, 20]
     assert all(latency == 5_000_100 for latency in series.samples_ns)
 
 
@@ -88,8 +110,8 @@ def test_slow_model_has_four_samples_in_a_turn(clock: FakeClock):
     assert take(clock, 300.0).turn_ends == list(range(4, 97, 4))
 
 
-def test_slow_reference_model_has_five_runs_in_a_turn(clock: FakeClock):
-    assert {len(turn) for turn in take(clock, 5.0, canary_ms=80.0).canary.turns} == {5}
+def test_slow_reference_model_has_three_runs_in_a_turn(clock: FakeClock):
+    assert {len(turn) for turn in take(clock, 5.0, canary_ms=80.0).canary.turns} == {3}
 
 
 def test_job_without_the_reference_model_still_has_turns(clock: FakeClock):
@@ -99,8 +121,8 @@ def test_job_without_the_reference_model_still_has_turns(clock: FakeClock):
 
 def test_runs_are_those_of_the_model_and_the_reference_model(clock: FakeClock):
     series = take(clock, 5.0)
-    # 256 samples, 4 turns of 25, and 2 untimed runs ahead of each of the model's three turns.
-    assert series.runs == 256 + 4 * 25 + 3 * 2
+    # 256 samples, 4 turns of 20, and 10 ms of untimed runs ahead of each of the model's three turns.
+    assert series.runs == 256 + 4 * 20 + 3 * 2
 
 
 def test_model_above_a_millisecond_is_not_grouped(clock: FakeClock):
@@ -123,16 +145,39 @@ def test_model_of_any_speed_has_no_stalls_of_its_own(clock: FakeClock, latency_m
     assert take(clock, latency_ms).longest_stall_ns < 1e6
 
 
+@pytest.mark.parametrize(
+    ("spinning_ms", "waits_ms"),
+    [(0.0, (12, 24)), (35.0, (35, 60)), (5000.0, (300, 312))],
+    ids=["no threads", "threads", "never"],
+)
+def test_reference_model_waits_for_the_model_s_threads_to_rest(
+    clock: FakeClock, spinning_ms: float, waits_ms: tuple[float, float]
+):
+    canary = FakeCanary(clock.model(2.0))
+    clock.model(5.0, spinning_ms=spinning_ms)()
+    begin_ns = clock.now_ns
+    canary.turn()
+    waited_ms = (clock.now_ns - begin_ns - sum(canary.turns[0])) / 1e6 - 2.0
+    assert waits_ms[0] <= waited_ms <= waits_ms[1]
+    assert set(canary.turns[0]) == {2_000_100}
+
+
+@pytest.mark.parametrize("spinning_ms", [0.0, 35.0])
 @pytest.mark.parametrize(("latency_ms", "canary_ms"), [(0.5, 2.0), (20.0, 2.0), (20.0, None)])
 def test_stopped_worker_is_seen_wherever_it_is_stopped(
-    clock: FakeClock, latency_ms: float, canary_ms: float | None
+    clock: FakeClock, latency_ms: float, canary_ms: float | None, spinning_ms: float
 ):
-    take(clock, latency_ms, canary_ms=canary_ms)
+    def taken(stopped_before: int | None = None) -> worker.Series:
+        return take(
+            clock, latency_ms, canary_ms=canary_ms, spinning_ms=spinning_ms, stopped_before=stopped_before
+        )
+
+    taken()
     # A sample takes two readings or four: every third place looks at each of them.
     places = range(2, clock.readings + 1, 3)
     assert len(places) > 60
     for place in (*places, clock.readings):
-        series = take(clock, latency_ms, canary_ms=canary_ms, stopped_before=place)
+        series = taken(stopped_before=place)
         assert series.longest_stall_ns > 0.9 * STOP_NS, place
 
 
@@ -190,7 +235,7 @@ def job(model: Path) -> Job:
 @pytest.fixture(scope="module")
 def job_alone(model_in_memory: Path) -> Job:
     """A job without the reference model, whose file cannot leave the page cache."""
-    return run_job("onnx", model_in_memory, canary_path=None)
+    return run_job("onnx", model_in_memory, canary_path=NO_CANARY)
 
 
 def test_turns_end_in_order_with_the_last_sample(job: Job):
@@ -242,19 +287,24 @@ def test_exclusion_that_failed_half_way_counts_as_well():
 def test_reference_model_that_is_broken_is_left_out(tmp_path: Path):
     path = tmp_path / "canary.onnx"
     path.write_bytes(conv_model()[:100])
-    assert worker.start_canary(str(path), {"threads": 1, "cpu_affinity": [], "provider": ""}) is None
+    canary, reason = worker.start_canary(str(path), ONE_THREAD)
+    assert canary is None
+    assert reason.startswith("the reference model cannot be run: ")
 
 
 def test_reference_model_is_left_out_of_a_python_without_its_runtime(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert worker.start_canary(str(model), {"threads": 1, "cpu_affinity": [], "provider": ""}) is None
+    canary, reason = worker.start_canary(str(model), ONE_THREAD)
+    assert canary is None
+    assert reason.startswith("the reference model needs onnxruntime: ")
 
 
 def test_reference_model_starts(model: Path):
-    canary = worker.start_canary(str(model), {"threads": 1, "cpu_affinity": [], "provider": ""})
+    canary, reason = worker.start_canary(str(model), ONE_THREAD)
     assert canary is not None
+    assert reason == ""
     canary.turn()
     assert len(canary.turns[0]) >= 5
 
@@ -339,7 +389,7 @@ def test_model_that_fits_into_memory_once_need_not_fit_twice(tmp_path: Path):
     path = tmp_path / "large.onnx"
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(made.SerializeToString())
-    marks = run_job("onnx", path, canary_path=None).result["memory"]["marks"]
+    marks = run_job("onnx", path, canary_path=NO_CANARY).result["memory"]["marks"]
     # Loaded it keeps 64 MB, half of what loading takes: 1.5 times the peak would hold it twice.
     limit = int(1.3 * (max(marks) - marks[0]))
-    assert run_job("onnx", path, canary_path=None, memory_limit_bytes=limit).result["warm_load_ns"] > 0
+    assert run_job("onnx", path, canary_path=NO_CANARY, memory_limit_bytes=limit).result["warm_load_ns"] > 0
