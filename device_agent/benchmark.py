@@ -131,7 +131,8 @@ class BenchmarkSpec:
         provider: Execution provider; empty for the CPU.
         batch_size: Size of open first axes that `input_shapes` does not name.
         precision: What the model is expected to have; None takes it as it is.
-        cpu_affinity: Processors to bind the threads to, one for each; empty lets the system place them.
+        cpu_affinity: Processors to bind the threads to, one for each, which not every runtime can: then they share
+            them. Empty lets the system place them.
         time_limit_s: The caller's own limit for the job; None for the agent's.
         profile: Whether to time each operator as well.
         energy: Whether to measure energy as well.
@@ -238,11 +239,22 @@ class Interference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryReading:
-    """Median latency of the agent's reference model around the samples, and its baseline on this board."""
+    """Latency of the agent's reference model in turn with the samples.
+
+    Attributes:
+        before_ms: Median of its first turn; `after_ms` of its last, `median_ms` of the medians of all.
+        baseline_ms: What it takes on this board when nothing disturbs it; None until a job has told.
+    """
 
     before_ms: float
     after_ms: float
+    median_ms: float
     baseline_ms: float | None
+
+    @property
+    def off_baseline(self) -> float | None:
+        """Return how much longer it took than its baseline, as a share of it."""
+        return None if self.baseline_ms is None else self.median_ms / self.baseline_ms - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,13 +297,22 @@ class OperatorTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionSettings:
-    """How the runtime was set up."""
+    """How the runtime was set up; None for what it does not tell.
+
+    Attributes:
+        cpu_affinity: Processors that the threads are bound to, in order; empty where the system places them.
+        affinity_is_shared: Whether all threads may use all of these, rather than each one of its own.
+        cpu_fallback: How much of the model the CPU ran in place of the provider asked for, or why nobody knows;
+            empty where that ran all of it.
+    """
 
     intra_op_threads: int
-    inter_op_threads: int
-    execution_mode: str
-    spinning: bool
+    inter_op_threads: int | None
+    execution_mode: str | None
+    spinning: bool | None
     cpu_affinity: tuple[int, ...]
+    affinity_is_shared: bool = False
+    cpu_fallback: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,14 +330,17 @@ class Measurement:
 
     Attributes:
         load_was_cold: Whether the file's pages had been dropped from the page cache before `load_ms`.
-        warm_load_ms: Time to load the same file once more, now cached.
+        warm_load_ms: Time to load the same file once more, now cached; None where that failed, for the reason in
+            `warm_load_absent_reason`.
         grouped: Loops of inferences timed as one; None where one inference takes 1 ms or more.
-        canary: None where the reference model could not be run.
-        drift_corrected_ms: The median at the canary's baseline speed; None without a baseline.
+        canary: None where the reference model could not be run, for the reason in `canary_absent_reason`.
+        drift_corrected_ms: The median at the canary's baseline speed; None without a baseline, or far from it.
         energy: None where nobody measured it, for the reason in `energy_absent_reason`.
-        operators: Largest share first; empty where no profile was asked for.
+        operators: Largest share first; empty where no profile was asked for, or for the reason in
+            `operators_absent_reason`.
         gpu_peak_bytes: None where no GPU was used.
-        gate_wait_s: Seconds that the job waited for a cool and quiet board.
+        gate_wait_s: Seconds that the job waited for a cool and quiet board at its usual speed.
+        provider: Execution provider that ran the model; with commas between where it was more than one.
     """
 
     latency: LatencySummary
@@ -324,16 +348,19 @@ class Measurement:
     load_ms: float
     load_was_cold: bool
     warm_load_ms: float | None
+    warm_load_absent_reason: str
     first_inference_ms: float
     warmup_ms: tuple[float, ...]
     samples_ms: tuple[float, ...]
     memory: MemoryUsage
     gpu_peak_bytes: int | None
     canary: CanaryReading | None
+    canary_absent_reason: str
     drift_corrected_ms: float | None
     energy: EnergyReading | None
     energy_absent_reason: str
     operators: tuple[OperatorTime, ...]
+    operators_absent_reason: str
     before: Conditions
     after: Conditions
     interference: Interference

@@ -13,8 +13,9 @@ It speaks JSON, an object a line, and waits for the agent's word where the agent
     in   a job: model_path, threads, cpu_affinity, provider, input_shapes, batch_size, input_data, seed, precision,
          mode, memory_limit_bytes, canary_path, profile, energy
     out  {"event": "phase", "phase": "canary" | "load" | "warm_up" | "measure" | "energy" | "profile"} at any time
-    out  {"event": "settled"}     warm, and running on untimed until the agent answers
-    in   "go"                     the timed part begins
+    out  {"event": "settled", "canary_ns": ...}     warm, and running on untimed until the agent answers
+    in   "again"                  after a pause it tells once more that it is settled
+    or   "go"                     the timed part begins
     out  {"event": "sampled"}     the timed part is over; running on untimed until the agent answers
     in   "go"
     with energy:
@@ -51,6 +52,7 @@ from typing import (
     Any,
     Callable,
     Dict,
+    Iterator,
     List,
     NamedTuple,
     Optional,
@@ -87,14 +89,25 @@ GROUP_BELOW_NS = 1000000
 
 # The canary takes turns with the model: speed changes within a second on a shared machine, and a reference
 # taken only before and after the samples explained nothing of it.
-TURN_S = 0.5
 TURN_MIN_RUNS = 4
-CANARY_TURN_S = 0.05
-CANARY_TURN_MIN_RUNS = 5
+CANARY_TURN_S = 0.04
+CANARY_TURN_MIN_RUNS = 3
 CANARY_WARMUP_S = 0.05
-# After a turn of the canary the caches are its own: so long the model runs untimed.
+CANARY_WARMUP_RUNS = 5
+# One reading of the canary's speed ahead of the timed part, and what lies between two: a pause in which the
+# board may cool down, and the model untimed until clocks and caches are as they were.
+CANARY_LOOK_S = 0.15
+AGAIN_PAUSE_S = 1.0
+AGAIN_WARMUP_S = 0.3
+# After a turn of the other the caches are its own: so long the model runs untimed, and so often either of them.
 REWARM_S = 0.01
-REWARM_MIN_RUNS = 2
+REWARM_MIN_RUNS = 1
+# Idle threads of ONNX Runtime look for work for some 35 ms, on cores that the canary needs: with two threads on two
+# cores it took up to five times as long meanwhile. A step is longer than a tick of any kernel, at which the
+# processor time of other threads is counted; they are at rest when they used less than this share of it.
+REST_STEP_S = 0.012
+REST_LIMIT_S = 0.3
+REST_SHARE = 0.2
 
 # Characters in a message, and in what it repeats of a library's.
 MESSAGE_LIMIT = 1000
@@ -109,6 +122,9 @@ PROFILE_MIN_RUNS = 10
 # A profiler keeps every event until the end: a second of a model of 4 µs took 900 MB.
 PROFILE_MAX_RUNS = 200
 PROFILE_WARMUP_RUNS = 3
+
+# Random numbers of 8 bytes each, made at a time.
+DRAWN_AT_ONCE = 1 << 16
 
 NUMPY_TYPES = {
     "tensor(float)": "float32",
@@ -127,16 +143,20 @@ NUMPY_TYPES = {
 
 
 class Rules(NamedTuple):
-    """What a measurement mode asks for; `half_width` is a share of the median."""
+    """What a measurement mode asks for; `half_width` is a share of the median.
+
+    The model and the canary take turns: `turn_s` is how long one of the model's is.
+    """
 
     warmup_min_s: float
     measure_min_s: float
+    turn_s: float
     half_width: float
 
 
 RULES = {
-    "search": Rules(warmup_min_s=0.3, measure_min_s=1.0, half_width=0.02),
-    "full": Rules(warmup_min_s=1.0, measure_min_s=3.0, half_width=0.01),
+    "search": Rules(warmup_min_s=0.3, measure_min_s=1.0, turn_s=0.5, half_width=0.02),
+    "full": Rules(warmup_min_s=1.0, measure_min_s=10.0, turn_s=2.0, half_width=0.01),
 }
 
 
@@ -158,6 +178,15 @@ class Input(NamedTuple):
     name: str
     dtype: str
     shape: Optional[Sequence[Any]]
+
+
+class Execution(NamedTuple):
+    """How a runtime was set up; None for what it does not tell."""
+
+    intra_op_threads: int
+    inter_op_threads: Optional[int]
+    execution_mode: Optional[str]
+    spinning: Optional[bool]
 
 
 def clock_ns() -> int:
@@ -275,10 +304,14 @@ class Sampling:
     def over(self, samples: Sequence[int], elapsed_s: float) -> bool:
         """Tell whether to stop after these samples, taken within `elapsed_s` seconds."""
         count = len(samples)
-        if count >= MEASURE_CAP_SAMPLES or (elapsed_s >= MEASURE_CAP_S and count >= MEASURE_ALWAYS_SAMPLES):
+        early = elapsed_s < self.rules.measure_min_s
+        # The time floor wins over the cap on samples: 5,000 of 1 ms are taken in half of it.
+        many = count >= MEASURE_CAP_SAMPLES and not early
+        late = elapsed_s >= MEASURE_CAP_S and count >= MEASURE_ALWAYS_SAMPLES
+        if many or late:
             self.reached = relative_half_width(samples) <= self.rules.half_width
             return True
-        if count < MEASURE_MIN_SAMPLES or count % MEASURE_CHECK_EVERY or elapsed_s < self.rules.measure_min_s:
+        if early or count < MEASURE_MIN_SAMPLES or count % MEASURE_CHECK_EVERY:
             return False
         # Twice in a row: one narrow interval among many looks may be luck.
         narrow_before = self.reached
@@ -412,14 +445,9 @@ def make_inputs(
                         entry.name, entry.dtype, ", ".join(sorted(NUMPY_TYPES))
                     ),
                 )
-            dtype = numpy.dtype(entry.dtype)
-            shape = shapes[entry.name]
-            if data == "zeros":
-                arrays[entry.name] = numpy.zeros(shape, dtype)
-            elif dtype.kind == "f":
-                arrays[entry.name] = numpy.asarray(random.standard_normal(shape)).astype(dtype)
-            else:
-                arrays[entry.name] = numpy.asarray(random.randint(0, 2, size=shape)).astype(dtype)
+            arrays[entry.name] = numpy.zeros(shapes[entry.name], entry.dtype)
+            if data == "random":
+                fill(arrays[entry.name], random)
     except MemoryError as error:
         raise JobError(
             "out_of_memory", "cannot make the inputs: {}; give smaller shapes".format(one_line(error))
@@ -431,6 +459,20 @@ def make_inputs(
     return arrays
 
 
+def fill(array: Any, random: Any) -> None:
+    """Fill an array with random numbers, in place.
+
+    Generators draw in 64 bits whatever is wanted: all at once, an image in bytes would take eight times its size
+    meanwhile, which would count as memory of the model.
+    """
+    flat = array.reshape(-1)
+    for begin in range(0, flat.size, DRAWN_AT_ONCE):
+        part = flat[begin : begin + DRAWN_AT_ONCE]
+        part[:] = (
+            random.standard_normal(part.size) if flat.dtype.kind == "f" else random.randint(0, 2, part.size)
+        )
+
+
 class Model:
     """A model that a runtime has loaded. Subclasses set the attributes and `bind`.
 
@@ -440,7 +482,10 @@ class Model:
     inputs = []  # type: Sequence[Input]
     provider = ""
     precision = None  # type: Optional[str]
-    spinning = False
+    execution: Execution
+
+    def describe(self) -> None:
+        """Find out the inputs and the precision, where that takes time which is none of loading."""
 
     def bind(self, arrays: Dict[str, Any]) -> Callable[[], object]:
         """Return a function that runs the model once on these arrays, and copies nothing more."""
@@ -475,6 +520,17 @@ class Runtime:
             JobError: If it cannot be loaded as the job asks.
         """
         raise NotImplementedError
+
+    def binds_each_thread(self, job: Dict[str, Any]) -> bool:
+        """Tell whether it binds each of its threads but the calling one to a processor of the job's own list.
+
+        Otherwise they share what the calling thread is bound to when it starts them.
+        """
+        return False
+
+    def leaves_rest_to_the_cpu(self, job: Dict[str, Any]) -> bool:
+        """Tell whether what the provider asked for cannot run may have been run on the CPU, without a word."""
+        return False
 
     def profile(self, path: str, job: Dict[str, Any], arrays: Dict[str, Any]) -> List[Dict[str, Any]]:
         """Return the time of every layer in a pass of its own: layer, operator_type, provider, mean_ns, calls."""
@@ -532,6 +588,12 @@ ONNX_RUNTIME_PLACE = re.compile(
 )
 
 
+CPU = "CPUExecutionProvider"
+XNNPACK = "XnnpackExecutionProvider"
+# First release with the option session.intra_op_thread_affinities.
+AFFINITIES_SINCE = (1, 14)
+
+
 class OnnxRuntime(Runtime):
     """ONNX Runtime."""
 
@@ -542,7 +604,7 @@ class OnnxRuntime(Runtime):
         import onnxruntime
 
         self.onnxruntime = onnxruntime  # type: Any
-        self.version = onnxruntime.__version__
+        self.version = onnxruntime.__version__  # type: str
 
     def providers(self) -> List[str]:
         return list(self.onnxruntime.get_available_providers())
@@ -557,6 +619,14 @@ class OnnxRuntime(Runtime):
 
     def cause(self, error: BaseException) -> str:
         return ONNX_RUNTIME_PLACE.sub("", str(error))
+
+    def binds_each_thread(self, job: Dict[str, Any]) -> bool:
+        # Before 1.14 it ignores the option, as any that it does not know. XNNPACK has a pool of its own.
+        release = tuple(int(part) for part in re.findall(r"\d+", self.version)[:2])
+        return release >= AFFINITIES_SINCE and job["provider"] != XNNPACK
+
+    def leaves_rest_to_the_cpu(self, job: Dict[str, Any]) -> bool:
+        return job["provider"] not in ("", CPU)
 
     def load(self, path: str, job: Dict[str, Any]) -> Model:
         return self.open(path, job)
@@ -576,7 +646,7 @@ class OnnxRuntime(Runtime):
             JobError: If it cannot be loaded as the job asks.
         """
         threads = job["threads"]
-        wanted = job["provider"] or "CPUExecutionProvider"
+        wanted = job["provider"] or CPU
         options = self.onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -584,14 +654,13 @@ class OnnxRuntime(Runtime):
         # Its warnings are about the model's graph; on standard error they would hide why a worker died.
         options.log_severity_level = 3
         providers = [(wanted, {})]  # type: List[Any]
-        spinning = True
-        if wanted == "XnnpackExecutionProvider":
-            # XNNPACK has a pool of its own; ONNX Runtime's would only be in its way.
+        if wanted == XNNPACK:
+            # As ONNX Runtime's documentation recommends: its own pool would only be in the way of XNNPACK's. What
+            # XNNPACK cannot run has one thread then.
             providers = [(wanted, {"intra_op_num_threads": str(threads)})]
             options.intra_op_num_threads = 1
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            spinning = False
-        elif job["cpu_affinity"] and threads > 1:
+        elif job["cpu_affinity"] and threads > 1 and self.binds_each_thread(job):
             # One entry a thread but for the calling one, which is bound by the system; counted from 1.
             entries = ";".join(str(cpu + 1) for cpu in job["cpu_affinity"][1:])
             options.add_session_config_entry("session.intra_op_thread_affinities", entries)
@@ -600,8 +669,8 @@ class OnnxRuntime(Runtime):
         if profile_prefix:
             options.enable_profiling = True
             options.profile_file_prefix = profile_prefix
-        if wanted != "CPUExecutionProvider":
-            providers.append("CPUExecutionProvider")
+        if wanted != CPU:
+            providers.append(CPU)
         try:
             session = self.onnxruntime.InferenceSession(path, options, providers=providers)
         except self.errors() as error:
@@ -612,8 +681,9 @@ class OnnxRuntime(Runtime):
                 "onnxruntime fell back from {} to {}; check that provider's own libraries on the board, "
                 "or measure with another".format(wanted, session.get_providers()[0]),
             )
+        execution = Execution(threads, options.inter_op_num_threads, "sequential", wanted != XNNPACK)
         try:
-            return OnnxModel(self, session, spinning)
+            return OnnxModel(session, execution)
         except UnicodeDecodeError as error:
             raise JobError(
                 "invalid_model",
@@ -627,9 +697,8 @@ class OnnxRuntime(Runtime):
             model = self.open(path, job, profile_prefix=os.path.join(folder, "profile"))
             run = model.bind(arrays)
             repeat(run, 0, PROFILE_WARMUP_RUNS)
-            runs = profiled_runs(run)
-            with open(model.session.end_profiling()) as file:
-                events = json.load(file)
+            runs = profiled_runs(run, PROFILE_S if job["profile"] else 0.0)
+            events = read_profile(model.session.end_profiling())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return aggregate_profile(events, runs)
@@ -638,10 +707,9 @@ class OnnxRuntime(Runtime):
 class OnnxModel(Model):
     """A session of ONNX Runtime."""
 
-    def __init__(self, runtime: OnnxRuntime, session: Any, spinning: bool) -> None:
-        self.runtime = runtime
+    def __init__(self, session: Any, execution: Execution) -> None:
         self.session = session
-        self.spinning = spinning
+        self.execution = execution
         self.provider = session.get_providers()[0]
         self.inputs = [
             Input(entry.name, NUMPY_TYPES.get(entry.type, entry.type), entry.shape)
@@ -655,6 +723,20 @@ class OnnxModel(Model):
         for entry in session.get_outputs():
             binding.bind_output(entry.name)
         return lambda: session.run_with_iobinding(binding)
+
+
+def read_profile(path: str) -> List[Dict[str, Any]]:
+    """Return the events in a file of ONNX Runtime's profiler.
+
+    Raises:
+        ValueError: If it is cut off: nothing else tells that it has outgrown what this process may write.
+    """
+    with open(path) as file:
+        try:
+            return cast(List[Dict[str, Any]], json.load(file))
+        except ValueError as error:
+            size_mb = os.path.getsize(path) / 1e6
+            raise ValueError("its file is cut off at {:.0f} MB".format(size_mb)) from error
 
 
 def aggregate_profile(events: Sequence[Dict[str, Any]], runs: int) -> List[Dict[str, Any]]:
@@ -690,6 +772,33 @@ def layer_rows(layers: Dict[Tuple[str, str, str], List[float]], runs: int) -> Li
         for (layer, operator_type, provider), times in layers.items()
     ]
     return sorted(rows, key=lambda row: cast(float, row["mean_ns"]), reverse=True)
+
+
+def cpu_fallback(rows: Sequence[Dict[str, Any]], job: Dict[str, Any], unknown: str) -> str:
+    """Return how much of a model ran on ONNX Runtime's own provider, or why nobody knows; empty for nothing.
+
+    ONNX Runtime gives it whatever the provider asked for cannot run, and does not say so.
+
+    Args:
+        rows: The layers as `layer_rows` returns them.
+        job: What was asked for.
+        unknown: Why there are none.
+    """
+    if not rows or not all(row["provider"] for row in rows):
+        return "it is not known which nodes ran on {}: {}".format(
+            CPU, unknown or "the profile names no provider"
+        )
+    on_cpu = [row for row in rows if row["provider"] == CPU]
+    if not on_cpu:
+        return ""
+    total_ns, cpu_ns = (math.fsum(row["mean_ns"] for row in part) for part in (rows, on_cpu))
+    return "{} of {} nodes ran on {}{}, for {:.0f} % of the time in the profile".format(
+        len(on_cpu),
+        len(rows),
+        CPU,
+        " with one thread" if job["provider"] == XNNPACK else "",
+        100 * cpu_ns / total_ns if total_ns else 0,
+    )
 
 
 def refuse_file_access(path: str) -> None:
@@ -776,15 +885,22 @@ class TorchScriptRuntime(Runtime):
         provider = job["provider"] or "cpu"
         if self.torch.get_num_threads() != job["threads"]:
             self.torch.set_num_threads(job["threads"])
+        if self.torch.get_num_interop_threads() != 1:
+            try:
+                self.torch.set_num_interop_threads(1)
+            except RuntimeError:
+                # Something has used them already; how many there are, is told.
+                pass
         self.torch.set_grad_enabled(False)
         try:
             module = self.torch.jit.load(path, map_location=provider).eval()
-            return TorchScriptModel(self.torch, module, provider, job["precision"])
+            return TorchScriptModel(self.torch, module, provider)
         except self.errors() as error:
             raise self.fault(error, "load") from error
 
     def profile(self, path: str, job: Dict[str, Any], arrays: Dict[str, Any]) -> List[Dict[str, Any]]:
         model = cast(TorchScriptModel, self.load(path, job))
+        model.describe()
         run = model.bind(arrays)
         repeat(run, 0, PROFILE_WARMUP_RUNS)
         cuda = model.provider == "cuda"
@@ -811,9 +927,51 @@ class TorchScriptRuntime(Runtime):
             steps = [step for step, (_, kind) in enumerate(ahead) if kind == event.name]
             layer = ahead[steps[0]][0] if steps else event.name
             place = (place + steps[0] + 1) % len(names) if steps else place
-            spent_us = event.device_time_total if cuda else event.cpu_time_total
-            layers.setdefault((layer, event.name, model.provider), []).append(1e3 * spent_us)
+            layers.setdefault((layer, event.name, model.provider), []).append(1e3 * spent_us(event, cuda))
         return layer_rows(layers, runs)
+
+
+def spent_us(event: Any, on_gpu: bool) -> float:
+    """Return the microseconds that an event of PyTorch's profiler took, with all that it called."""
+    if not on_gpu:
+        return float(event.cpu_time_total)
+    # Before 2.4 or so it went by the one kind of device that there was.
+    return float(event.device_time_total if hasattr(event, "device_time_total") else event.cuda_time_total)
+
+
+def nodes_of(block: Any) -> Iterator[Any]:
+    """Give every node of a TorchScript graph in order, those in both branches of a condition included."""
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            for below in nodes_of(inner):
+                yield below
+
+
+def float_type(module: Any) -> Any:
+    """Return the floating-point type of most of a TorchScript module's numbers; None where it cannot be told.
+
+    Freezing a module turns its parameters into constants of its graph. What is quantized has floats only at its
+    borders; a constant without axes is a number of the code, which tracing keeps as a float64 of its own.
+    """
+    # Made anew each time, and gone with its nodes as soon as nobody holds it.
+    graph = module.inlined_graph
+    nodes = list(nodes_of(graph))
+    if any(node.kind().startswith(("quantized::", "aten::quantize", "aten::dequantize")) for node in nodes):
+        return None
+    tensors = list(module.parameters()) + list(module.buffers())
+    for node in nodes:
+        if (
+            node.kind() == "prim::Constant"
+            and "value" in node.attributeNames()
+            and node.kindOf("value") == "t"
+        ):
+            tensors.append(node.t("value"))
+    elements = {}  # type: Dict[Any, int]
+    for tensor in tensors:
+        if tensor.dtype.is_floating_point and tensor.dim():
+            elements[tensor.dtype] = elements.get(tensor.dtype, 0) + tensor.numel()
+    return max(elements, key=lambda dtype: elements[dtype]) if elements else None
 
 
 def layers_in_order(block: Any) -> List[Tuple[str, str]]:
@@ -823,7 +981,7 @@ def layers_in_order(block: Any) -> List[Tuple[str, str]]:
     shows them. A module's path is told since PyTorch 1.9; an operator without one goes by its kind.
     """
     layers = []  # type: List[Tuple[str, str]]
-    for node in block.nodes():
+    for node in nodes_of(block):
         kind = node.kind()
         if kind.startswith("aten::") and any("Tensor" in str(value.type()) for value in node.outputs()):
             # E.g. stem(Block).norm(BatchNorm2d).UNKNOWN_INSTANCE(UNKNOWN_TYPE): of what is a function, not a module.
@@ -832,32 +990,42 @@ def layers_in_order(block: Any) -> List[Tuple[str, str]]:
                 name for name in re.findall(r"(\w+)\(", told) if name not in ("SELF", "UNKNOWN_INSTANCE")
             ]
             layers.append((".".join(names) or kind, kind))
-        for inner in node.blocks():
-            layers += layers_in_order(inner)
     return layers
 
 
 class TorchScriptModel(Model):
     """A loaded TorchScript module."""
 
-    def __init__(self, torch: Any, module: Any, provider: str, precision: Optional[str]) -> None:
+    def __init__(self, torch: Any, module: Any, provider: str) -> None:
         self.torch = torch
         self.module = module
         self.provider = provider
-        floats = [value.dtype for value in module.parameters() if value.dtype.is_floating_point]
-        self.precision = str(floats[0]).replace("torch.", "") if floats else precision or "float32"
-        arguments = module.forward.schema.arguments[1:]
-        for argument in arguments:
+        # PyTorch does not tell whether its threads spin, nor is there a mode of execution to choose.
+        self.execution = Execution(torch.get_num_threads(), torch.get_num_interop_threads(), None, None)
+        self.dtype = torch.float32
+        self.arguments = module.forward.schema.arguments[1:]
+        for argument in self.arguments:
             if str(argument.type) != "Tensor":
                 raise JobError(
                     "invalid_model",
                     "argument '{}' of forward is a {}; only tensors can be made, script the model "
                     "without it".format(argument.name, argument.type),
                 )
-        self.inputs = [Input(argument.name, self.precision, None) for argument in arguments]
+
+    def describe(self) -> None:
+        found = float_type(self.module)
+        if found is not None:
+            self.dtype = found
+            self.precision = str(found).replace("torch.", "")
+        # numpy has no bfloat16: inputs of it are made in float32, and converted by PyTorch.
+        told = self.precision or "float32"
+        made = told if told in NUMPY_TYPES.values() else "float32"
+        self.inputs = [Input(argument.name, made, None) for argument in self.arguments]
 
     def bind(self, arrays: Dict[str, Any]) -> Callable[[], object]:
-        tensors = [self.torch.from_numpy(arrays[entry.name]).to(self.provider) for entry in self.inputs]
+        tensors = [
+            self.torch.from_numpy(arrays[entry.name]).to(self.provider, self.dtype) for entry in self.inputs
+        ]
         module = self.module
         if self.provider != "cuda":
             return lambda: module(*tensors)
@@ -1044,16 +1212,29 @@ def timed_runs(run: Callable[[], object], over: Callable[[Sequence[int], float],
             return latencies
 
 
-def profiled_runs(run: Callable[[], object]) -> int:
+def profiled_runs(run: Callable[[], object], least_s: float = PROFILE_S) -> int:
     """Call `run` often enough for a profile, and not too often for its memory; return how often."""
     latencies = timed_runs(
         run,
         lambda latencies, elapsed_s: (
             len(latencies) >= PROFILE_MAX_RUNS
-            or (elapsed_s >= PROFILE_S and len(latencies) >= PROFILE_MIN_RUNS)
+            or (elapsed_s >= least_s and len(latencies) >= PROFILE_MIN_RUNS)
         ),
     )
     return len(latencies)
+
+
+def rest() -> float:
+    """Sleep until no thread of this process works; return the seconds asked for, less than they took."""
+    asked_s = 0.0
+    spent_s = time.process_time()
+    while asked_s < REST_LIMIT_S:
+        time.sleep(REST_STEP_S)
+        asked_s += REST_STEP_S
+        before_s, spent_s = spent_s, time.process_time()
+        if spent_s - before_s < REST_SHARE * REST_STEP_S:
+            break
+    return asked_s
 
 
 class Canary:
@@ -1065,30 +1246,43 @@ class Canary:
         shapes = resolve_shapes(model.inputs, {}, 1)
         self.run = model.bind(make_inputs(model.inputs, shapes, "random", 0))
         self.turns = []  # type: List[List[int]]
-        repeat(self.run, CANARY_WARMUP_S, CANARY_TURN_MIN_RUNS)
+        self.rested_s = 0.0
+        repeat(self.run, CANARY_WARMUP_S, CANARY_WARMUP_RUNS)
 
     def turn(self) -> None:
-        """Run it for a moment; the first runs find the model's data in the caches and do not count."""
+        """Run it for a moment, and keep the latencies."""
+        self.turns.append(self.latencies(CANARY_TURN_S))
+
+    def look(self) -> float:
+        """Return what it takes right now, in nanoseconds."""
+        return median(self.latencies(CANARY_LOOK_S))
+
+    def latencies(self, least_s: float) -> List[int]:
+        """Run it for so long once the model's threads rest; its first run finds the model's data in the caches."""
+        self.rested_s = rest()
         repeat(self.run, 0, REWARM_MIN_RUNS)
-        latencies = timed_runs(
-            self.run,
-            lambda latencies, elapsed_s: (
-                elapsed_s >= CANARY_TURN_S and len(latencies) >= CANARY_TURN_MIN_RUNS
-            ),
+        return list(
+            timed_runs(
+                self.run,
+                lambda latencies, elapsed_s: elapsed_s >= least_s and len(latencies) >= CANARY_TURN_MIN_RUNS,
+            )
         )
-        self.turns.append(list(latencies))
 
 
-def start_canary(path: str, job: Dict[str, Any]) -> Optional[Canary]:
-    """Return the reference model, warm; None where it cannot be run.
+def start_canary(path: str, job: Dict[str, Any]) -> Tuple[Optional[Canary], str]:
+    """Return the reference model, warm; or None, and why it cannot be run.
 
     A Python with PyTorch alone has no runtime for it, and a large model may leave it no memory: neither keeps
     a model from being measured.
     """
     try:
-        return Canary(path, job)
-    except Exception:
-        return None
+        return Canary(path, job), ""
+    except ImportError as error:
+        return None, "the reference model needs onnxruntime: {}; install it for the worker's Python".format(
+            one_line(error)
+        )
+    except Exception as error:
+        return None, "the reference model cannot be run: {}".format(one_line(error))
 
 
 class Series:
@@ -1103,9 +1297,12 @@ class Series:
         runs: Inferences of model and canary together.
     """
 
-    def __init__(self, run: Callable[[], object], canary: Optional[Canary], typical_ns: float) -> None:
+    def __init__(
+        self, run: Callable[[], object], canary: Optional[Canary], typical_ns: float, turn_s: float
+    ) -> None:
         self.run = run
         self.canary = canary
+        self.turn_ns = 1e9 * turn_s
         self.samples_ns = array.array("q")
         self.groups_ns = array.array("q")
         fast = typical_ns < GROUP_BELOW_NS
@@ -1139,7 +1336,8 @@ class Series:
         latencies = self.canary.turns[-1]
         self.runs += len(latencies)
         self.note_stall(max(latencies) - median(latencies))
-        self.account(sum(latencies) + 2 * REWARM_MIN_RUNS * median(latencies))
+        usual_ns = 1e9 * self.canary.rested_s + sum(latencies) + 2 * REWARM_MIN_RUNS * median(latencies)
+        self.account(usual_ns)
 
     def model_turn(self, over: Callable[[Sequence[int], float], bool]) -> bool:
         """Take samples for a moment; return whether they are enough."""
@@ -1163,7 +1361,7 @@ class Series:
             ended = over(samples, spent_s)
             stall = max(stall, end - previous)
             previous = end
-            if end - begin >= 1e9 * TURN_S and len(samples) - first >= TURN_MIN_RUNS:
+            if end - begin >= self.turn_ns and len(samples) - first >= TURN_MIN_RUNS:
                 break
         self.spent_ns += end - begin
         self.accounted_ns = end
@@ -1197,7 +1395,7 @@ class Agent:
 
     def __init__(self, protocol: TextIO) -> None:
         self.protocol = protocol
-        self.words = 0
+        self.words = []  # type: List[str]
         self.taken = 0
         self.arrived = threading.Condition()
 
@@ -1211,36 +1409,37 @@ class Agent:
         self.emit("phase", phase=name)
 
     def listen(self, rest: bytes) -> None:
-        """Count the words that arrive, from a thread of its own; end the process where the input ends."""
-        self.words += rest.count(b"\n")
+        """Keep the words that arrive, from a thread of its own; end the process where the input ends."""
         # Unbuffered: a reader that holds a buffer's lock while the interpreter ends would abort it.
         while True:
+            *lines, rest = rest.split(b"\n")
+            with self.arrived:
+                self.words += [line.decode("utf-8") for line in lines]
+                self.arrived.notify_all()
             piece = os.read(0, 4096)
             if not piece:
                 os._exit(1)
-            with self.arrived:
-                self.words += piece.count(b"\n")
-                self.arrived.notify_all()
+            rest += piece
 
     def answered(self) -> bool:
         """Tell, at the cost of a comparison, whether the agent has answered the last event."""
-        return self.words > self.taken
+        return len(self.words) > self.taken
 
-    def wait(self) -> None:
-        """Sleep until the agent answers."""
+    def wait(self) -> str:
+        """Sleep until the agent answers; return its word."""
         with self.arrived:
             while not self.answered():
                 self.arrived.wait()
         self.taken += 1
+        return self.words[self.taken - 1]
 
-    def run_meanwhile(self, run: Callable[[], object]) -> int:
-        """Run the model untimed until the agent answers; return how often."""
+    def run_meanwhile(self, run: Callable[[], object]) -> Tuple[str, int]:
+        """Run the model untimed until the agent answers; return its word and how often the model ran."""
         runs = 0
         while not self.answered():
             run()
             runs += 1
-        self.taken += 1
-        return runs
+        return self.wait(), runs
 
 
 def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, Any]:
@@ -1249,11 +1448,10 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, An
     Raises:
         JobError: If the model or the spec cannot be measured.
     """
-    if job["cpu_affinity"]:
-        # ONNX Runtime binds the threads of its own pool itself; any other pool inherits what is set here.
-        own_pool = isinstance(runtime, OnnxRuntime) and job["provider"] != "XnnpackExecutionProvider"
-        bind_to(job["cpu_affinity"][:1] if own_pool else job["cpu_affinity"])
-    check_provider(runtime, job["provider"])
+    cpus = job["cpu_affinity"]
+    if cpus:
+        # Threads that the runtime does not bind itself inherit what is set here.
+        bind_to(cpus[:1] if runtime.binds_each_thread(job) else cpus)
     runtime.admit(job["model_path"])
     agent.phase("load")
     # A phase is announced over the network while the next instructions already run.
@@ -1266,6 +1464,7 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, An
     model = runtime.load(job["model_path"], job)
     load_ns = perf_counter_ns() - start
     memory.mark()
+    model.describe()
     check_precision(model, job["precision"])
     shapes = resolve_shapes(model.inputs, job["input_shapes"], job["batch_size"])
     arrays = make_inputs(model.inputs, shapes, job["input_data"], job["seed"])
@@ -1278,27 +1477,71 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, An
         if job["energy"]:
             run_for_energy(run, agent)
         fields["gpu_peak_bytes"] = model.gpu_peak_bytes()
-        fields.update(provider=model.provider, precision=model.precision, spinning=model.spinning)
+        provider, precision, execution = model.provider, model.precision, model.execution
         # Memory that the model fits into once need not hold it twice.
         del run, model
-        gc.collect()
-        start = perf_counter_ns()
-        again = runtime.load(job["model_path"], job)
-        warm_load_ns = perf_counter_ns() - start
-        del again
-        if job["profile"]:
-            agent.phase("profile")
-            fields["operators"] = runtime.profile(job["model_path"], job, arrays)
     except runtime.errors() as error:
         raise runtime.fault(error, "run") from error
+    fields.update(load_again(runtime, job))
+    fields.update(look_into(runtime, job, arrays, provider, agent))
     return dict(
         fields,
         load_ns=load_ns,
         load_was_cold=cold,
-        warm_load_ns=warm_load_ns,
         first_inference_ns=first_ns,
         input_shapes=shapes,
+        precision=precision,
+        execution=dict(
+            execution._asdict(), affinity_is_shared=len(cpus) > 1 and not runtime.binds_each_thread(job)
+        ),
     )
+
+
+def load_again(runtime: Runtime, job: Dict[str, Any]) -> Dict[str, Any]:
+    """Load the model's file once more, now cached; return the fields of the result.
+
+    From here on nothing that fails may cost the job what was measured.
+    """
+    gc.collect()
+    try:
+        start = perf_counter_ns()
+        model = runtime.load(job["model_path"], job)
+        spent_ns = perf_counter_ns() - start
+        del model
+    except Exception as error:
+        reason = "the model could not be loaded a second time: {}".format(one_line(error))
+        return {"warm_load_ns": None, "warm_load_absent_reason": reason}
+    return {"warm_load_ns": spent_ns, "warm_load_absent_reason": ""}
+
+
+def look_into(
+    runtime: Runtime, job: Dict[str, Any], arrays: Dict[str, Any], provider: str, agent: Agent
+) -> Dict[str, Any]:
+    """Find out where the model's time goes and what ran it; return the fields of the result.
+
+    Args:
+        runtime: Has measured the model.
+        job: May ask for the time of each layer; where it does not, only a choice of providers is looked into.
+        arrays: The model's inputs.
+        provider: The execution provider that the model was opened with.
+        agent: Hears of the pass.
+    """
+    rows, reason = [], ""  # type: Tuple[List[Dict[str, Any]], str]
+    asked, leaves_rest = job["profile"], runtime.leaves_rest_to_the_cpu(job)
+    if asked or leaves_rest:
+        agent.phase("profile")
+        try:
+            rows = runtime.profile(job["model_path"], job, arrays)
+            reason = "" if rows else "the profiler saw no operators"
+        except Exception as error:
+            reason = "the profiler failed: {}".format(one_line(error))
+    used = {row["provider"] for row in rows} if leaves_rest else set()
+    return {
+        "operators": rows if asked else [],
+        "operators_absent_reason": reason if asked else "",
+        "providers": sorted(used - {""}, key=lambda name: name != provider) or [provider],
+        "cpu_fallback": cpu_fallback(rows, job, reason) if leaves_rest else "",
+    }
 
 
 def bind_to(cpus: Sequence[int]) -> None:
@@ -1316,21 +1559,6 @@ def bind_to(cpus: Sequence[int]) -> None:
                 ", ".join(map(str, cpus)), one_line(error)
             ),
         ) from error
-
-
-def check_provider(runtime: Runtime, wanted: str) -> None:
-    """Look whether the installed build has the execution provider that the spec asks for, if any.
-
-    Raises:
-        JobError: invalid_spec where it has not.
-    """
-    if wanted and wanted not in runtime.providers():
-        raise JobError(
-            "invalid_spec",
-            "the installed build of {} has no {}; it has {}; install another build".format(
-                runtime.library, wanted, ", ".join(runtime.providers())
-            ),
-        )
 
 
 def check_precision(model: Model, wanted: Optional[str]) -> None:
@@ -1360,15 +1588,17 @@ def measure_latency(
     try:
         warmup = timed_runs(run, warm.over)
         memory.mark()
-        canary = None
-        if job["canary_path"] is not None:
-            agent.phase("canary")
-            canary = memory.exclude(lambda: start_canary(job["canary_path"], job))
-        agent.emit("settled")
-        agent.run_meanwhile(run)
+        agent.phase("canary")
+        canary, absent_reason = memory.exclude(lambda: start_canary(job["canary_path"], job))
+        while True:
+            agent.emit("settled", canary_ns=canary.look() if canary is not None else None)
+            if agent.run_meanwhile(run)[0] != "again":
+                break
+            time.sleep(AGAIN_PAUSE_S)
+            repeat(run, AGAIN_WARMUP_S, 1)
         # What the agent does with its answer still sent must not share the window either.
         repeat(run, 0.05, 1)
-        series = Series(run, canary, median(warmup[-WARMUP_WINDOW:]))
+        series = Series(run, canary, median(warmup[-WARMUP_WINDOW:]), rules.turn_s)
         switches, faults = usage()
         series.take(sampling.over)
         switches_after, faults_after = usage()
@@ -1384,6 +1614,7 @@ def measure_latency(
         "group_runs": series.group_runs,
         "turn_ends": series.turn_ends,
         "canary_ns": canary.turns if canary is not None else [],
+        "canary_absent_reason": absent_reason,
         "longest_stall_ns": series.longest_stall_ns,
         "runs": series.runs,
         "involuntary_switches": switches_after - switches,
@@ -1400,7 +1631,7 @@ def run_for_energy(run: Callable[[], object], agent: Agent) -> None:
     agent.wait()
     begin_s = time.monotonic()
     agent.emit("running", begin_s=begin_s)
-    inferences = agent.run_meanwhile(run)
+    _, inferences = agent.run_meanwhile(run)
     agent.emit("stopped", end_s=time.monotonic(), inferences=inferences)
     agent.wait()
 

@@ -99,7 +99,7 @@ def complete_measurement(request_id: str) -> Measurement:
         grouped=GroupedLatency(
             median_ms=3.2, median_ci_low_ms=3.1, median_ci_high_ms=3.3, inferences_per_group=4, groups=48
         ),
-        canary=Canary(before_ms=1.1, after_ms=1.2, baseline_ms=1.0),
+        canary=Canary(before_ms=1.1, after_ms=1.2, median_ms=1.15, baseline_ms=1.0),
         drift_corrected_ms=2.8,
         energy_mj=2.5,
         energy_absent_reason="",

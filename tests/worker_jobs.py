@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,22 @@ class Job:
     result: Mapping[str, Any]
 
 
-def run_job(runtime: str, model: Path, *, python: str = sys.executable, **fields: object) -> Job:
-    """Run a job in a worker of its own; `fields` replace those of a job in search mode.
+def run_job(
+    runtime: str,
+    model: Path,
+    *,
+    python: str = sys.executable,
+    on_phase: Callable[[Phase, int], None] = lambda phase, pid: None,
+    **fields: object,
+) -> Job:
+    """Run a job in a worker of its own.
+
+    Args:
+        runtime: What runs the model.
+        model: Its file.
+        python: Runs the worker.
+        on_phase: Told of each phase that the worker, whose process id is the second argument, announces.
+        fields: Replace those of a job in search mode.
 
     Raises:
         BenchmarkFailedError: If the worker refuses it.
@@ -47,12 +61,39 @@ def run_job(runtime: str, model: Path, *, python: str = sys.executable, **fields
     }
     process = WorkerProcess(python, runtime)
     phases: list[Phase] = []
+
+    def note(phase: Phase) -> None:
+        phases.append(phase)
+        on_phase(phase, process.pid)
+
     try:
         description = process.greet()
         process.begin(job | fields, deadline_s=time.monotonic() + LIMIT_S, limit_s=LIMIT_S)
         for event in ("settled", "sampled"):
-            process.expect(event, phases.append)
+            process.expect(event, note)
             process.answer("go")
-        return Job(description=description, phases=phases, result=process.expect("result", phases.append))
+        return Job(description=description, phases=phases, result=process.expect("result", note))
     finally:
         process.close()
+
+
+def python_that(folder: Path, begins_with: str) -> str:
+    """Return a Python that runs some code of ours ahead of the worker's, e.g. to break a library."""
+    path = folder / "python"
+    path.write_text(
+        f"#!{sys.executable}\nimport runpy, sys\ndel sys.argv[0]\n{begins_with}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def allowed_cpus(pid: int) -> list[str]:
+    """Return where each thread of a process may run, e.g. `0` or `0-1`, the one that has run longest first."""
+    found = []
+    for folder in Path(f"/proc/{pid}/task").iterdir():
+        run_ns = int((folder / "schedstat").read_text().split()[0])
+        lines = (folder / "status").read_text().splitlines()
+        (allowed,) = [line.split()[1] for line in lines if line.startswith("Cpus_allowed_list:")]
+        found.append((run_ns, allowed))
+    return [allowed for _, allowed in sorted(found, reverse=True)]

@@ -99,10 +99,16 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canary:
-    """Median latency of the agent's reference model around the samples, and its baseline on this board."""
+    """Latency of the agent's reference model in turn with the samples.
+
+    Attributes:
+        before_ms: Median of its first turn; `after_ms` of its last, `median_ms` of the medians of all.
+        baseline_ms: What it takes on this board when nothing disturbs it; None until a job has told.
+    """
 
     before_ms: float
     after_ms: float
+    median_ms: float
     baseline_ms: float | None
 
 
@@ -180,13 +186,21 @@ class DiscardedAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionSettings:
-    """How the runtime was set up."""
+    """How the runtime was set up; None for what it did not tell.
+
+    Attributes:
+        affinity_is_shared: Whether every thread may use all of cpu_affinity, rather than each one of its own.
+        cpu_fallback: How much of the model the CPU ran in place of the provider asked for, or why nobody knows;
+            empty where that ran all of it.
+    """
 
     intra_op_threads: int
-    inter_op_threads: int
-    execution_mode: str
-    spinning: bool
+    inter_op_threads: int | None
+    execution_mode: str | None
+    spinning: bool | None
     cpu_affinity: tuple[int, ...]
+    affinity_is_shared: bool = False
+    cpu_fallback: str = ""
 
 
 CONTAMINATING = frozenset({"THROTTLED", "FREQ", "DRIFT", "NOISE", "MEM", "UNSTABLE", "CANARY"})
@@ -205,7 +219,7 @@ class Measurement:
         model_name: The name it was given.
         runtime: What ran it, e.g. `onnx`.
         runtime_version: E.g. `onnxruntime 1.23.0`.
-        provider: Execution provider, e.g. `CPUExecutionProvider`.
+        provider: Execution provider, e.g. `CPUExecutionProvider`; with commas between where it was more than one.
         threads: Threads inside one operator.
         input_shapes: Shapes by input name, batch first.
         mode: How thorough the measurement was.
@@ -228,17 +242,20 @@ class Measurement:
         input_data: What the inputs held, `random` or `zeros`.
         seed: Of the random input data.
         load_was_cold: Whether load_ms read the file from the disk, not from the page cache.
-        warm_load_ms: Time to load the same file once more.
+        warm_load_ms: Time to load the same file once more; None where that failed, for the reason in
+            warm_load_absent_reason.
         grouped: Present where one inference takes less than 1 ms.
-        canary: None where the reference model could not be run.
-        drift_corrected_ms: The median as it would have been at the canary's baseline speed.
+        canary: None where the reference model could not be run, for the reason in canary_absent_reason.
+        drift_corrected_ms: The median as it would have been at the canary's baseline speed; None without a
+            baseline, or far from it.
         energy: How energy_mj came about; None where it is.
-        operators: Where the time goes, largest share first; empty where nobody asked.
+        operators: Where the time goes, largest share first; empty where nobody asked, or for the reason in
+            operators_absent_reason.
         interference: What else used the board.
         discarded_attempts: Earlier attempts whose flags made the agent measure again.
         execution: How the runtime was set up.
         gpu_peak_bytes: Largest memory allocated on the GPU; None where none was used.
-        gate_wait_s: Time that the agent waited for a cool and quiet board.
+        gate_wait_s: Time that the agent waited for a cool and quiet board at its usual speed.
         agent_version: Version of the agent that measured.
         kernel_release: Its kernel, as `uname -r` prints it.
     """
@@ -272,11 +289,14 @@ class Measurement:
     seed: int | None = None
     load_was_cold: bool | None = None
     warm_load_ms: float | None = None
+    warm_load_absent_reason: str = ""
     grouped: GroupedLatency | None = None
     canary: Canary | None = None
+    canary_absent_reason: str = ""
     drift_corrected_ms: float | None = None
     energy: Energy | None = None
     operators: tuple[OperatorTime, ...] = ()
+    operators_absent_reason: str = ""
     interference: Interference | None = None
     discarded_attempts: tuple[DiscardedAttempt, ...] = ()
     execution: ExecutionSettings | None = None

@@ -33,7 +33,8 @@ class MeasurementOptions:
         precision: What the model must have to be measured; None takes it as it is.
         input_data: What the inputs are filled with.
         seed: Of random input data.
-        cpu_affinity: Processors to bind the threads to, one for each; empty lets the system place them.
+        cpu_affinity: Processors to bind the threads to, one for each, which not every runtime can: then they share
+            them. Empty lets the system place them.
         time_limit_s: Give up after so long on the board; 0 for the agent's own limit.
         profile: Also tell where the time goes, in a pass of its own.
         energy: Also measure energy, in a pass of its own.

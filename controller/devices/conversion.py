@@ -166,11 +166,14 @@ def measurement(record: benchmark_pb2.BenchmarkRecord) -> Measurement:
         seed=record.spec.seed,
         load_was_cold=figures.load_was_cold if tells else None,
         warm_load_ms=_optional(figures, "warm_load_ms"),
+        warm_load_absent_reason=figures.warm_load_absent_reason,
         grouped=_grouped(figures.grouped) if figures.HasField("grouped") else None,
         canary=_canary(figures.canary) if figures.HasField("canary") else None,
+        canary_absent_reason=figures.canary_absent_reason,
         drift_corrected_ms=_optional(figures, "drift_corrected_ms"),
         energy=_energy(figures.energy) if figures.HasField("energy") else None,
         operators=tuple(_operator(time) for time in figures.operators),
+        operators_absent_reason=figures.operators_absent_reason,
         interference=_interference(figures.interference) if figures.HasField("interference") else None,
         discarded_attempts=tuple(
             DiscardedAttempt(
@@ -246,6 +249,7 @@ def _canary(message: measurement_pb2.Canary) -> Canary:
     return Canary(
         before_ms=message.before_ms,
         after_ms=message.after_ms,
+        median_ms=message.median_ms,
         baseline_ms=_optional(message, "baseline_ms"),
     )
 
@@ -289,10 +293,12 @@ def _interference(message: measurement_pb2.Interference) -> Interference:
 def _execution(message: measurement_pb2.ExecutionSettings) -> ExecutionSettings:
     return ExecutionSettings(
         intra_op_threads=message.intra_op_threads,
-        inter_op_threads=message.inter_op_threads,
-        execution_mode=message.execution_mode,
-        spinning=message.spinning,
+        inter_op_threads=_optional(message, "inter_op_threads"),
+        execution_mode=_optional(message, "execution_mode"),
+        spinning=_optional(message, "spinning"),
         cpu_affinity=tuple(message.cpu_affinity),
+        affinity_is_shared=message.affinity_is_shared,
+        cpu_fallback=message.cpu_fallback,
     )
 
 

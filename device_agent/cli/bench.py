@@ -80,6 +80,12 @@ def bench(model: Path, state_dir: Path, as_json: bool, **options: Any) -> None:
     print_table(answers.TABLE_COLUMNS, [answers.record_to_cells(entry.summary)])
     for raised in record.measurement.flags:
         click.echo(f"{raised.flag.name}: {raised.reason}")
+    if record.measurement.execution.cpu_fallback:
+        click.echo(f"provider {record.spec.provider}: {record.measurement.execution.cpu_fallback}")
+    if record.measurement.warm_load_ms is None:
+        click.echo(f"no warm load: {record.measurement.warm_load_absent_reason}")
+    if record.measurement.operators_absent_reason:
+        click.echo(f"no profile: {record.measurement.operators_absent_reason}")
     if record.measurement.energy is None:
         click.echo(f"no energy: {record.measurement.energy_absent_reason}")
     if record.measurement.operators:

@@ -2,11 +2,12 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from device_agent.benchmark import (
+    BenchmarkSpec,
     FailureReason,
     ModelFormat,
     Precision,
@@ -16,6 +17,7 @@ from device_agent.benchmark import (
 from device_agent.errors import BenchmarkFailedError, InvalidRequestError, RuntimeUnavailableError
 from device_agent.runtimes import onnx_file, torchscript_file
 from device_agent.runtimes.worker_process import REMEDIES, WorkerProcess, worker_environment
+from device_agent.text import shown
 
 LOOKUP_LIMIT_S = 60.0
 # Asks a Python for a package without importing it: PyTorch alone takes seconds and 200 MB.
@@ -31,32 +33,46 @@ print(json.dumps([found, known]))
 """
 
 
-def inspect_onnx(path: Path, shaped: Collection[str]) -> Precision | None:
+def inspect_onnx(path: Path, spec: BenchmarkSpec) -> Precision | None:
     """Check an ONNX file before its runtime sees it and return its precision.
 
     Raises:
-        BenchmarkFailedError: If the agent refuses the file, or nothing tells the shape of an input: ONNX
-            Runtime shows a tensor of unknown rank as a scalar, so that no worker could tell them apart.
+        BenchmarkFailedError: If the agent refuses the file, it is in another precision than the spec asks for, or
+            nothing tells the shape of an input: ONNX Runtime shows a tensor of unknown rank as a scalar, so that
+            no worker could tell them apart.
     """
     contents = onnx_file.check(path)
+    shaped = {shape.name for shape in spec.input_shapes}
     for entry in contents.inputs:
         # What is no tensor (a sequence, say) the worker refuses by its type.
         if entry.element_type is not None and entry.dimensions is None and entry.name not in shaped:
             raise BenchmarkFailedError(
                 FailureReason.OPEN_SHAPE,
-                f"the model declares no shape for its input '{entry.name}'; give it in input_shapes, "
-                f"e.g. {entry.name}=1,3,224,224",
+                f"the model declares no shape for its input '{shown(entry.name)}'; give it in input_shapes, "
+                f"e.g. {shown(entry.name)}=1,3,224,224",
             )
+    found = onnx_file.number_format(contents)
+    if spec.precision is not None and found is not None and found != spec.precision.value:
+        raise BenchmarkFailedError(
+            FailureReason.INVALID_SPEC,
+            f"the model is in {found}, the spec asks for {spec.precision.value}; convert the model first",
+        )
     return onnx_file.precision_of(contents)
 
 
-def inspect_torchscript(path: Path, shaped: Collection[str]) -> Precision | None:
+def inspect_torchscript(path: Path, spec: BenchmarkSpec) -> Precision | None:
     """Check a TorchScript archive before its runtime sees it; only the runtime can tell its precision.
 
     Raises:
-        BenchmarkFailedError: If the agent refuses the file.
+        BenchmarkFailedError: If the agent refuses the file, or the spec asks for what only ONNX has.
     """
     torchscript_file.check(path)
+    if spec.precision is Precision.INT8_QDQ:
+        raise BenchmarkFailedError(
+            FailureReason.INVALID_SPEC,
+            f"the spec asks for {spec.precision.value}, pairs of QuantizeLinear and DequantizeLinear, which TorchScript "
+            "does not have; leave the precision unspecified, or convert the model to ONNX",
+        )
     return None
 
 
@@ -68,15 +84,15 @@ class Runtime:
         name: What a spec asks for.
         format: What it reads.
         package: What its Python must be able to import.
-        inspect: Checks a file before the runtime sees it, given the names of the inputs that have a shape, and
-            returns its precision where the file tells.
+        inspect: Checks a file against a spec before the runtime sees it, and returns its precision where the file
+            tells and it is one of ours.
         providers: Short names of the execution providers that EdgeNAS offers, with the runtime's own names.
     """
 
     name: str
     format: ModelFormat
     package: str
-    inspect: Callable[[Path, Collection[str]], Precision | None]
+    inspect: Callable[[Path, BenchmarkSpec], Precision | None]
     providers: Mapping[str, str]
 
 
@@ -119,7 +135,7 @@ def provider_name(runtime: str, wanted: str) -> str:
         return wanted
     if wanted.lower() not in known:
         raise InvalidRequestError(
-            f"spec.provider is '{wanted}'; runtime {runtime} knows {', '.join(known)}, leave it empty for the CPU"
+            f"spec.provider is '{shown(wanted)}'; runtime {runtime} knows {', '.join(known)}, leave it empty for the CPU"
         )
     return known[wanted.lower()]
 

@@ -11,6 +11,7 @@ from device_agent.benchmark import FailureReason, Precision
 from device_agent.errors import BenchmarkFailedError
 from device_agent.runtimes.onnx_scan import GraphInput, OnnxContents, scan
 from device_agent.runtimes.protobuf_fields import not_onnx
+from device_agent.text import shown
 
 RUNTIME_DOMAINS = frozenset(
     {
@@ -57,13 +58,11 @@ _OTHER_QUANTIZATION = frozenset(
     }
 )
 _OTHER_QUANTIZATION_PREFIXES = ("QLinear", "QOrdered")
-_OTHER_QUANTIZED_TYPES = frozenset({"int16", "uint16", "int4", "uint4", "int2", "uint2"})
-_FLOATS = {
-    "float32": Precision.FLOAT32,
-    "float16": Precision.FLOAT16,
-    "bfloat16": None,
-    "float64": None,
-}
+_OTHER_QUANTIZED_TYPES = frozenset(
+    {"int16", "uint16", "int4", "uint4", "int2", "uint2", "float4e2m1", "float6e2m3", "float6e3m2"}
+    | {"float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz"}
+)
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 def check(path: Path) -> OnnxContents:
@@ -98,33 +97,40 @@ def read(path: Path) -> OnnxContents:
 
 
 def precision_of(contents: OnnxContents) -> Precision | None:
-    """Return the number format of a model's weights and activations, or None where it is none of ours.
+    """Return the number format of a model's weights and activations, or None where it is none of ours."""
+    found = number_format(contents)
+    return next((precision for precision in Precision if precision.value == found), None)
 
-    - INT8_QDQ: it has both QuantizeLinear and DequantizeLinear, stores nothing as 2, 4 or 16 bit integers
-      and uses no operator that computes on integers itself.
-    - None: it is quantized in any other way.
-    - FLOAT32, FLOAT16: the floating-point type that most of its stored numbers have or, where it stores
-      none, that most of its inputs have. None for bfloat16 and float64, and where it has no such number.
+
+def number_format(contents: OnnxContents) -> str | None:
+    """Return what a model's weights and activations are kept in, or None where nothing in it tells.
+
+    - `int8_qdq`: it has both QuantizeLinear and DequantizeLinear, stores no integers of 2, 4 or 16 bits and no
+      floats of 4, 6 or 8, and uses no operator that computes on integers itself.
+    - E.g. `int4` or `integers (QLinearConv)`: it is quantized in any other way.
+    - E.g. `float32`: the floating-point type that most of its stored numbers have or, where it stores none, that
+      most of its inputs have.
     """
     operators = set().union(
         *(contents.operators.get(domain, frozenset()) for domain in ("", "com.microsoft"))
     )
-    integers = operators & _OTHER_QUANTIZATION or any(
-        name.startswith(_OTHER_QUANTIZATION_PREFIXES) for name in operators
+    integers = sorted(
+        name
+        for name in operators
+        if name in _OTHER_QUANTIZATION or name.startswith(_OTHER_QUANTIZATION_PREFIXES)
     )
-    if integers or operators & {_QUANTIZE, _DEQUANTIZE}:
-        pairs = {_QUANTIZE, _DEQUANTIZE} <= operators
-        return (
-            Precision.INT8_QDQ
-            if pairs and not integers and not _OTHER_QUANTIZED_TYPES & contents.stored_elements.keys()
-            else None
-        )
+    if integers:
+        return f"integers ({shown(integers[0])})"
+    pair = operators & {_QUANTIZE, _DEQUANTIZE}
+    if pair:
+        others = sorted(_OTHER_QUANTIZED_TYPES & contents.stored_elements.keys())
+        return others[0] if others else "int8_qdq" if len(pair) == 2 else f"integers ({pair.pop()} alone)"
     counts = {name: contents.stored_elements.get(name, 0) for name in _FLOATS}
     if not any(counts.values()):
         types = [entry.element_type for entry in contents.inputs]
         counts = {name: types.count(name) for name in _FLOATS}
     most = max(_FLOATS, key=lambda name: counts[name])
-    return _FLOATS[most] if counts[most] else None
+    return most if counts[most] else None
 
 
 def _refuse_external_data(contents: OnnxContents) -> None:
@@ -134,7 +140,7 @@ def _refuse_external_data(contents: OnnxContents) -> None:
     more = f" (and {len(others)} more like it)" if others else ""
     raise BenchmarkFailedError(
         FailureReason.EXTERNAL_DATA,
-        f"tensor '{_shown(first.name)}' keeps its values in the file '{_shown(first.location)}'{more}, and this agent "
+        f"tensor '{shown(first.name)}' keeps its values in the file '{shown(first.location)}'{more}, and this agent "
         "reads no file but the model; save it as one, "
         "e.g. onnx.save(onnx.load(path), new_path, save_as_external_data=False)",
     )
@@ -145,11 +151,11 @@ def _refuse_custom_operators(contents: OnnxContents) -> None:
         foreign = sorted(name for name in types if (domain, name) not in contents.functions)
         if domain in RUNTIME_DOMAINS or not foreign:
             continue
-        names = ", ".join(_shown(name) for name in foreign[:SHOWN_OPERATORS])
+        names = ", ".join(shown(name) for name in foreign[:SHOWN_OPERATORS])
         more = f" and {len(foreign) - SHOWN_OPERATORS} more" if len(foreign) > SHOWN_OPERATORS else ""
         raise BenchmarkFailedError(
             FailureReason.CUSTOM_OPERATOR,
-            f"the model uses {names}{more} of the domain '{_shown(domain)}', which ONNX Runtime does not have, and "
+            f"the model uses {names}{more} of the domain '{shown(domain)}', which ONNX Runtime does not have, and "
             "this agent loads no library of operators; export with standard operators, or as model-local functions",
         )
 
@@ -167,15 +173,9 @@ def _refuse_invalid_shape(entry: GraphInput) -> None:
         if isinstance(size, int) and size != -1:
             elements *= size
             if not 1 <= size <= ELEMENTS_LIMIT or elements > ELEMENTS_LIMIT:
-                shape = ", ".join("?" if size is None else _shown(str(size)) for size in sizes[:8])
+                shape = ", ".join("?" if size is None else shown(str(size)) for size in sizes[:8])
                 raise BenchmarkFailedError(
                     FailureReason.INVALID_SHAPE,
-                    f"input '{_shown(entry.name)}' declares the shape [{shape}], and no array of values has such an axis "
+                    f"input '{shown(entry.name)}' declares the shape [{shape}], and no array of values has such an axis "
                     f"{axis}; export the model with sizes of at least 1, and names for the axes it leaves open",
                 )
-
-
-def _shown(text: str) -> str:
-    """Return a name out of a model, fit for one line of a message."""
-    printable = "".join(letter if letter.isprintable() else "?" for letter in text[:101])
-    return printable if len(printable) <= 100 else printable[:100] + "..."

@@ -24,6 +24,7 @@ from typing import Any
 
 from device_agent.benchmark import FailureReason
 from device_agent.errors import BenchmarkFailedError
+from device_agent.text import shown
 
 ENTRY_LIMIT = 20_000
 NAME_LIMIT_BYTES = 1 << 10
@@ -134,7 +135,7 @@ def _entry(data: mmap.mmap, at: int) -> tuple[_Entry, int]:
     if mark != b"PK\x01\x02" or len(encoded) < name_size:
         raise _not_torchscript(f"there is no entry at byte {at - _LISTED.size} of its list")
     if _IN_64_BITS in (packed, unpacked, header_at):
-        raise _not_torchscript(f"the entry '{_shown(name)}' has 4 GiB or more")
+        raise _not_torchscript(f"the entry '{shown(name)}' has 4 GiB or more")
     entry = _Entry(
         name=name,
         method=method,
@@ -152,9 +153,9 @@ def _check_names(entries: Sequence[_Entry]) -> None:
         parts = entry.name.split("/")
         drive = parts[0][1:2] == ":"
         if {"", ".", ".."} & set(parts) or drive or "\\" in entry.name or not entry.name.isprintable():
-            raise _not_torchscript(f"the name '{_shown(entry.name)}' leads out of the archive")
+            raise _not_torchscript(f"the name '{shown(entry.name)}' leads out of the archive")
         if entry.name in names:
-            raise _not_torchscript(f"it has the entry '{_shown(entry.name)}' twice")
+            raise _not_torchscript(f"it has the entry '{shown(entry.name)}' twice")
         names.add(entry.name)
     folders = {name.partition("/")[0] for name in names}
     if len(folders) != 1:
@@ -175,14 +176,14 @@ def _missing(inner_names: set[str]) -> Iterator[str]:
 def _check_sizes(entries: Sequence[_Entry]) -> None:
     code_bytes = 0
     for entry in entries:
-        shown = _shown(entry.name)
+        name = shown(entry.name)
         if entry.encrypted:
-            raise _not_torchscript(f"the entry '{shown}' is encrypted")
+            raise _not_torchscript(f"the entry '{name}' is encrypted")
         if entry.method == _DEFLATED and entry.inner_name.startswith("code/"):
             code_bytes += entry.unpacked_bytes
         elif entry.method != _STORED or entry.packed_bytes != entry.unpacked_bytes:
             raise _not_torchscript(
-                f"the entry '{shown}' is {entry.unpacked_bytes} bytes packed into {entry.packed_bytes}, and torch "
+                f"the entry '{name}' is {entry.unpacked_bytes} bytes packed into {entry.packed_bytes}, and torch "
                 "packs nothing but code (a zip bomb?)"
             )
     if code_bytes > CODE_LIMIT_BYTES:
@@ -201,11 +202,11 @@ def _check_places(data: mmap.mmap, entries: Sequence[_Entry], list_at: int) -> N
         end = name_at + name_size + extra_size + entry.packed_bytes
         if start < free_from or mark != b"PK\x03\x04" or end > list_at:
             raise _not_torchscript(
-                f"the entry '{_shown(entry.name)}' does not stand at byte {start}, or shares bytes with another "
+                f"the entry '{shown(entry.name)}' does not stand at byte {start}, or shares bytes with another "
                 "(a zip bomb?)"
             )
         if data[name_at : name_at + name_size] != entry.name.encode():
-            raise _not_torchscript(f"the entry '{_shown(entry.name)}' has another name where it stands")
+            raise _not_torchscript(f"the entry '{shown(entry.name)}' has another name where it stands")
         free_from = end
 
 
@@ -213,11 +214,6 @@ def _unpack(data: mmap.mmap, layout: struct.Struct, at: int) -> tuple[Any, ...]:
     if not 0 <= at <= len(data) - layout.size:
         raise _not_torchscript("it is cut off")
     return layout.unpack_from(data, at)
-
-
-def _shown(name: str) -> str:
-    """Return a name out of an archive, fit for one line of a message."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name[:100])
 
 
 def _not_torchscript(detail: str) -> BenchmarkFailedError:

@@ -24,6 +24,7 @@ from device_agent.errors import (
     WorkerLostError,
     WorkerSilentError,
 )
+from device_agent.text import printable
 
 # A poll takes milliseconds in 31 bits.
 POLL_LIMIT_S = 3600.0
@@ -261,8 +262,7 @@ class WorkerProcess:
         lines = self._stderr.read().decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")[:300]
         # It may show what stands in the model.
-        last = "".join(letter if letter.isprintable() else "?" for letter in last)
-        return f"{how}; the last line it wrote is '{last}'" if last else how
+        return f"{how}; the last line it wrote is '{printable(last)}'" if last else how
 
 
 def _signal_name(number: int) -> str:

@@ -25,6 +25,7 @@ from device_agent.sensors.jetson_ina3221_hwmon import JetsonHwmon
 from device_agent.sensors.jetson_ina3221_iio import JetsonIio
 from device_agent.sensors.nvml import Nvml
 from device_agent.sensors.raspberry_pi_pmic import LinearCalibration, RaspberryPiPmic, older_pi
+from device_agent.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,9 @@ def _named(wanted: str, sources: Sequence[PowerSource]) -> PowerSource:
             f"power source {wanted!r} is a formula, not a sensor; start the agent with the file of its"
             " coefficients"
         )
-    raise SensorError(f"no power source {wanted!r}; expected one of {', '.join(by_name)} or {modelled.NAME}")
+    raise SensorError(
+        f"no power source '{shown(wanted)}'; expected one of {', '.join(by_name)} or {modelled.NAME}"
+    )
 
 
 def _nothing_to_read(root: Path, sources: Sequence[PowerSource]) -> str:

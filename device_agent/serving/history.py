@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from device_agent.errors import HistoryError, InvalidRequestError, StartupError
+from device_agent.text import shown
 
 HISTORY_FILE = "history.sqlite"
 SCHEMA_VERSION = 2
@@ -223,7 +224,7 @@ class History:
         """
         if not re.fullmatch(r"\d{0,18}", token):
             raise InvalidRequestError(
-                f"page_token '{token}' is unknown; use the next_page_token of the page before, or leave it empty"
+                f"page_token '{shown(token)}' is unknown; use the next_page_token of the page before, or leave it empty"
             )
         conditions = {
             "sequence < ?": int(token) if token else None,

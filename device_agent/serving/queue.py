@@ -220,6 +220,11 @@ class BenchmarkQueue:
             self._changed.wait_for(lambda: closed.is_set() or self._stopping or not self._timing)
             return not (closed.is_set() or self._stopping)
 
+    def timing(self) -> bool:
+        """Return whether a job has the board."""
+        with self._changed:
+            return self._timing
+
     def wake(self) -> None:
         """Have every waiting thread look again at what it waits for."""
         with self._changed:

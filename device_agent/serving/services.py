@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grpc
 from edgenas.v1 import (
@@ -23,6 +23,7 @@ from device_agent.errors import (
     TooManyStreamsError,
 )
 from device_agent.measuring.measurer import Measurer
+from device_agent.sensors.base import PowerSource
 from device_agent.sensors.catalogue import survey
 from device_agent.sensors.watch import PowerWatch
 from device_agent.serving.history import History
@@ -82,17 +83,27 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
         self._models = models
         self._queue = queue
         self._slots = slots
+        self._sources = self._survey()
+
+    def _survey(self) -> Sequence[tuple[PowerSource, str | None]]:
+        config = self._measurer.config
+        return survey(config.root, config.power.sources())
+
+    def _power_sources(self) -> Sequence[tuple[PowerSource, str | None]]:
+        """Return the sources as they are now; as they were where looking, which reads them, would disturb a job."""
+        if not self._queue.timing():
+            self._sources = self._survey()
+        return self._sources
 
     def DescribeDevice(  # noqa: N802 (generated name)
         self, request: device_pb2.DescribeDeviceRequest, context: grpc.ServicerContext
     ) -> device_pb2.DescribeDeviceResponse:
         """Describe the board."""
         with _answering(context):
-            config = self._measurer.config
             return answers.device_to_wire(
                 self._board,
                 self._measurer.runtimes(),
-                survey(config.root, config.power.sources()),
+                self._power_sources(),
                 self._models.model_limit_bytes,
             )
 
@@ -111,13 +122,16 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
             if not context.add_callback(close):
                 return
             config = self._measurer.config
-            power = PowerWatch(config.root, config.power.source, config.power.sources())
-            with self._slots.taken(), contextlib.closing(power):
-                sampler = TelemetrySampler(config.root, power.power_mw)
-                pause_s = 0.0
-                while self._queue.pause_while_timing(closed, pause_s):
-                    yield answers.telemetry_to_wire(sampler.sample(self._queue.jobs()))
-                    pause_s = interval_s
+            with self._slots.taken():
+                # To open a sensor is to read it.
+                if self._queue.pause_while_timing(closed, 0.0):
+                    power = PowerWatch(config.root, config.power.source, config.power.sources())
+                    with contextlib.closing(power):
+                        sampler = TelemetrySampler(config.root, power.power_mw)
+                        watching = True
+                        while watching:
+                            yield answers.telemetry_to_wire(sampler.sample(self._queue.jobs()))
+                            watching = self._queue.pause_while_timing(closed, interval_s)
             if not closed.is_set():
                 raise AgentStoppingError("the agent is shutting down; watch again when it is back")
 

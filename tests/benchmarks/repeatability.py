@@ -25,8 +25,9 @@ def main() -> None:
                 lab.log(
                     options.log, model=model.name, pair=number, median_ms=run.latency.median_ms,
                     corrected_ms=run.drift_corrected_ms, samples=run.latency.samples, flags=lab.flags(run),
-                    reasons=[entry.reason for entry in run.flag_reasons], attempts=1 + len(run.discarded_attempts),
-                    canary=[run.canary.before_ms, run.canary.after_ms, run.canary.baseline_ms],
+                    reasons=[entry.reason for entry in run.flag_reasons],
+                    discarded=[reason.reason for attempt in run.discarded_attempts for reason in attempt.flag_reasons],
+                    canary=[run.canary.median_ms, run.canary.baseline_ms], waited_s=run.gate_wait_s,
                 )  # fmt: skip
     print(
         f"repeatability: {len(pairs)} pairs, {options.threads} thread(s), {options.retries} retries; {lab.machine()}"

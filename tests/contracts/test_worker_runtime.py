@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from worker_jobs import Job, run_job
+from worker_jobs import Job, allowed_cpus, python_that, run_job
 
 from device_agent import worker
 from device_agent.benchmark import FailureReason, Phase
@@ -17,6 +18,7 @@ from device_agent.errors import BenchmarkFailedError
 from device_agent.runtimes.catalogue import RUNTIMES
 
 SHAPE = [1, 3, 16, 16]
+CPUS = psutil.Process().cpu_affinity()
 every_runtime = pytest.mark.parametrize("name", worker.RUNTIMES)
 
 
@@ -74,6 +76,49 @@ def torchscript_model() -> bytes:
 
 
 MODELS: Mapping[str, Callable[[], bytes]] = {"onnx": onnx_model, "torchscript": torchscript_model}
+# Code that breaks a library: its profiler, and all loads but the first (the reference model's is ONNX Runtime's own).
+NO_PROFILER: Mapping[str, str] = {
+    "onnx": """
+import onnxruntime
+session = onnxruntime.InferenceSession
+end_profiling = session.end_profiling
+def cut_off(self):
+    path = end_profiling(self)
+    open(path, "r+").truncate(200)
+    return path
+session.end_profiling = cut_off
+""",
+    "torchscript": """
+import torch
+def profile(**options):
+    raise RuntimeError("CUPTI is not there")
+torch.autograd.profiler.profile = profile
+""",
+}
+NO_SECOND_LOAD: Mapping[str, str] = {
+    "onnx": """
+import onnxruntime
+first = onnxruntime.InferenceSession
+class InferenceSession(first):
+    loads = 0
+    def __init__(self, path, *arguments, **options):
+        InferenceSession.loads += "canary" not in path
+        if InferenceSession.loads == 2:
+            raise MemoryError("std::bad_alloc")
+        super().__init__(path, *arguments, **options)
+onnxruntime.InferenceSession = InferenceSession
+""",
+    "torchscript": """
+import torch
+first, loads = torch.jit.load, []
+def load(*arguments, **options):
+    loads.append(arguments)
+    if len(loads) == 2:
+        raise MemoryError("std::bad_alloc")
+    return first(*arguments, **options)
+torch.jit.load = load
+""",
+}
 LAYERS = {"stem.conv", "stem", "body.conv", "body"}
 
 
@@ -81,19 +126,31 @@ def job(name: str, model: Path, **fields: object) -> Job:
     """Run one job that is to be profiled as well."""
     if importlib.util.find_spec(RUNTIMES[name].package) is None:
         pytest.skip(f"{RUNTIMES[name].package} is not installed")
-    return run_job(name, model, input_shapes={"image": SHAPE}, profile=True, **fields)
+    return run_job(name, model, **{"input_shapes": {"image": SHAPE}, "profile": True} | fields)
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Job]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the file of a runtime's model, which is made when a test first asks."""
+    made: dict[str, Path] = {}
+
+    def model_of(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("runtime") / f"model.{RUNTIMES[name].format.value}"
+            made[name].write_bytes(MODELS[name]())
+        return made[name]
+
+    return model_of
+
+
+@pytest.fixture(scope="session")
+def measured(model: Callable[[str], Path]) -> Callable[[str], Job]:
     """Give what a runtime found of its model, which it measures once."""
     found: dict[str, Job] = {}
 
     def measured_by(name: str) -> Job:
         if name not in found:
-            path = tmp_path_factory.mktemp("runtime") / f"model.{RUNTIMES[name].format.value}"
-            path.write_bytes(MODELS[name]())
-            found[name] = job(name, path)
+            found[name] = job(name, model(name))
         return found[name]
 
     return measured_by
@@ -125,13 +182,43 @@ def test_runtime_loads_its_model_cold_and_warm(name: str, measured: Callable[[st
     assert result["load_ns"] > 0
     assert result["warm_load_ns"] > 0
     assert result["load_was_cold"] in (True, False)
-    assert (result["provider"], result["gpu_peak_bytes"]) == (RUNTIMES[name].providers["cpu"], None)
-    assert result["spinning"] in (True, False)
+    assert (result["providers"], result["gpu_peak_bytes"]) == ([RUNTIMES[name].providers["cpu"]], None)
+    assert (result["warm_load_absent_reason"], result["cpu_fallback"]) == ("", "")
 
 
 @every_runtime
 def test_runtime_tells_the_precision_or_leaves_it_to_the_agent(name: str, measured: Callable[[str], Job]):
     assert measured(name).result["precision"] in ("float32", None)
+
+
+@every_runtime
+def test_runtime_tells_how_it_was_set_up(name: str, measured: Callable[[str], Job]):
+    """PyTorch tells nothing of a mode of execution, nor whether its threads spin."""
+    told = {"onnx": ("sequential", True), "torchscript": (None, None)}[name]
+    execution = measured(name).result["execution"]
+    assert (execution["intra_op_threads"], execution["inter_op_threads"]) == (1, 1)
+    assert (execution["execution_mode"], execution["spinning"]) == told
+    assert execution["affinity_is_shared"] is False
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="needs two processors")
+@every_runtime
+def test_threads_are_bound_as_the_result_tells(name: str, model: Callable[[str], Path]):
+    cpus, bound = CPUS[:2], []
+
+    def look(phase: Phase, pid: int) -> None:
+        # The model has warmed up: its threads have worked for long, those of the reference model not at all.
+        if phase is Phase.CANARY:
+            bound.extend(allowed_cpus(pid)[:2])
+
+    # Large enough to be worth a second thread.
+    shape = {"image": [1, 3, 96, 96] if name == "torchscript" else SHAPE}
+    result = job(
+        name, model(name), threads=2, cpu_affinity=cpus, profile=False, input_shapes=shape, on_phase=look
+    ).result
+    each, all_of_them = {str(cpu) for cpu in cpus}, {f"{cpus[0]}-{cpus[1]}", f"{cpus[0]},{cpus[1]}"}
+    assert set(bound) <= (all_of_them if result["execution"]["affinity_is_shared"] else each)
+    assert len(set(bound)) == (1 if result["execution"]["affinity_is_shared"] else 2)
 
 
 @every_runtime
@@ -190,16 +277,32 @@ def test_profile_is_no_slower_than_the_model_by_an_order_of_magnitude(
 
 
 @every_runtime
+def test_profiler_that_fails_costs_nothing_but_the_profile(
+    name: str, model: Callable[[str], Path], tmp_path: Path
+):
+    result = job(name, model(name), python=python_that(tmp_path, NO_PROFILER[name])).result
+    assert result["operators"] == []
+    assert result["operators_absent_reason"].startswith("the profiler failed: ")
+    assert "\n" not in result["operators_absent_reason"]
+    assert len(result["samples_ns"]) >= 64
+    assert result["warm_load_ns"] > 0
+
+
+@every_runtime
+def test_second_load_that_fails_costs_nothing_but_its_time(
+    name: str, model: Callable[[str], Path], tmp_path: Path
+):
+    result = job(name, model(name), python=python_that(tmp_path, NO_SECOND_LOAD[name])).result
+    assert result["warm_load_ns"] is None
+    reason = result["warm_load_absent_reason"]
+    assert reason.startswith("the model could not be loaded a second time: ")
+    assert "bad_alloc" in reason
+    assert len(result["samples_ns"]) >= 64
+    assert result["operators"]
+
+
+@every_runtime
 def test_broken_file_is_an_invalid_model(name: str, tmp_path: Path):
     path = tmp_path / "broken"
     path.write_bytes(MODELS[name]()[:300])
     assert failure(name, path).reason is FailureReason.INVALID_MODEL
-
-
-@every_runtime
-def test_unknown_provider_is_a_fault_of_the_spec(name: str, tmp_path: Path):
-    path = tmp_path / "model"
-    path.write_bytes(MODELS[name]())
-    error = failure(name, path, provider="AbacusExecutionProvider")
-    assert error.reason is FailureReason.INVALID_SPEC
-    assert "has no AbacusExecutionProvider; it has " in str(error)

@@ -210,6 +210,8 @@ def test_unknown_model_is_not_found(agent: Agent):
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
+        (spec(runtime="a\nb"), "spec.runtime is 'a\\nb'; this agent has onnx, torchscript"),
+        (spec(runtime="x" * 9999), f"spec.runtime is '{'x' * 100}...'; this agent has onnx, torchscript"),
         (spec(runtime="tflite"), "spec.runtime is 'tflite'; this agent has onnx, torchscript"),
         (spec(threads=4096), "spec.threads is 4096"),
         (spec(mode=benchmark_pb2.MEASUREMENT_MODE_UNSPECIFIED), "spec.mode is 0; expected"),
@@ -220,6 +222,15 @@ def test_spec_is_checked(agent: Agent, model: str, wanted: benchmark_pb2.Benchma
     error = refusal(agent.watch(model, wanted))
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert message in error.details()
+    assert error.details().isprintable()
+
+
+def test_model_name_that_would_reach_into_a_terminal_is_refused(agent: Agent, model: str):
+    error = refusal(agent.watch(model, name="\x1b[2Jnet"))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details() == (
+        "model_name is '\\x1b[2Jnet'; leave out what cannot be printed, such as line breaks"
+    )
 
 
 def test_model_name_is_bounded(agent: Agent, model: str):

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import onnxruntime
 import pytest
-from agent_harness import CALL_LIMIT_S, FULL, Agent, spec, until, until_measuring
+from agent_harness import CALL_LIMIT_S, FULL, Agent, conv_model, running_agent, spec, until, until_measuring
 from edgenas.v1 import device_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -67,6 +67,32 @@ def test_telemetry_pauses_while_a_model_is_timed(agent: Agent, model: str):
     stream.cancel()
     assert sample.queued_jobs == 0
     assert sample.time.ToNanoseconds() > began_ns
+
+
+def test_no_sensor_is_asked_by_callers_while_a_model_is_timed(tmp_path: Path):
+    """A Raspberry Pi's sensors are asked by a program, which takes a core while it runs."""
+    asked = tmp_path / "asked"
+    tool = tmp_path / "root/usr/bin/vcgencmd"
+    tool.parent.mkdir(parents=True)
+    tool.write_text(f"#!/bin/sh\necho $* >> '{asked}'\nexit 1\n")
+    tool.chmod(0o755)
+
+    def power_readings() -> int:
+        return asked.read_text().count("pmic_read_adc")
+
+    with running_agent(tmp_path / "state", "--root", str(tmp_path / "root")) as agent:
+        agent.describe()
+        running = agent.watch(agent.upload(conv_model()), spec(mode=FULL), request_id="quiet")
+        until_measuring(running)
+        before = power_readings()
+        stream = watch_telemetry(agent, 100)
+        assert agent.describe().power_sources
+        time.sleep(0.5)
+        assert power_readings() == before
+        agent.cancel("quiet")
+        next(stream)
+        stream.cancel()
+        assert power_readings() > before
 
 
 def test_telemetry_interval_is_checked(agent: Agent):

@@ -9,6 +9,7 @@ import pytest
 from agent_harness import FULL, Agent, conv_model, spec
 from edgenas.v1 import benchmark_pb2, measurement_pb2
 from onnx import TensorProto, helper, numpy_helper
+from worker_jobs import allowed_cpus
 
 from device_agent import __version__
 
@@ -44,17 +45,6 @@ def refusal(agent: Agent, sha256: str, wanted: benchmark_pb2.BenchmarkSpec) -> s
         list(agent.watch(sha256, wanted))
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     return caught.value.details()
-
-
-def allowed_cpus(pid: int) -> list[tuple[int, str]]:
-    """Return of each thread of a process how long it has run, in nanoseconds, and where it may run."""
-    found = []
-    for folder in Path(f"/proc/{pid}/task").iterdir():
-        run_ns = int((folder / "schedstat").read_text().split()[0])
-        lines = (folder / "status").read_text().splitlines()
-        (allowed,) = [line.split()[1] for line in lines if line.startswith("Cpus_allowed_list:")]
-        found.append((run_ns, allowed))
-    return sorted(found, reverse=True)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +89,7 @@ def test_threads_that_work_are_bound_each_to_its_processor(agent: Agent, model: 
             threads = allowed_cpus(worker.pid)
             agent.cancel("bound")
     # Other threads of the process wait for the agent's word, or for nothing.
-    assert {allowed for _, allowed in threads[:2]} == {str(cpu) for cpu in cpus}
+    assert set(threads[:2]) == {str(cpu) for cpu in cpus}
 
 
 def test_affinity_decides_how_many_threads_there_are(elaborate: benchmark_pb2.BenchmarkRecord):
@@ -197,6 +187,11 @@ def test_batch_size_that_the_model_contradicts_fails(agent: Agent):
     ("fields", "message"),
     [
         ({"provider": "abacus"}, "spec.provider is 'abacus'; runtime onnx knows cpu, xnnpack, cuda"),
+        ({"provider": "a\nb"}, "spec.provider is 'a\\nb'; runtime onnx knows cpu, xnnpack, cuda"),
+        (
+            {"power_source": "rapl\n"},
+            "spec.power_source is 'rapl\\n'; expected a name that DescribeDevice lists",
+        ),
         ({"batch_size": 65537}, "spec.batch_size is 65537; keep it to 65536"),
         ({"precision": 9}, "spec.precision is 9; expected PRECISION_FLOAT32"),
         ({"input_data": 9}, "spec.input_data is 9; expected INPUT_DATA_RANDOM"),

@@ -167,6 +167,13 @@ def test_sampling_of_a_wide_series_ends_at_the_cap_and_says_so():
     assert not rule.reached
 
 
+def test_sampling_needs_its_time_before_its_cap_counts():
+    rule = worker.Sampling(FULL)
+    assert not rule.over([100] * 8000, elapsed_s=9.9)
+    assert rule.over([100] * 8001, elapsed_s=10.0)
+    assert rule.reached
+
+
 def test_sampling_of_a_slow_model_takes_six_samples():
     rule = worker.Sampling(SEARCH)
     assert not rule.over([10**11] * 5, elapsed_s=500.0)

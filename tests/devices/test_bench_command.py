@@ -254,6 +254,29 @@ def test_profile_is_told_by_operator_type_and_by_layer(agent: FakeAgent, tmp_pat
     assert "87.5 %" in shown
 
 
+def test_what_ran_elsewhere_or_could_not_be_had_is_told(agent: FakeAgent, tmp_path: Path) -> None:
+    fallback = "1 of 2 nodes ran on CPUExecutionProvider, for 40 % of the time in the profile"
+    agent.figures = lambda _: figures_of(
+        9.0,
+        warm_load_absent_reason="the model could not be loaded a second time: no memory",
+        operators_absent_reason="the profiler failed: its file is cut off at 512 MB",
+        execution=measurement_pb2.ExecutionSettings(intra_op_threads=2, cpu_fallback=fallback),
+    )
+    model = linear(tmp_path / "net.onnx")
+
+    (row,) = bench(model, "--profile")
+    shown = run("bench", model, "--device", "pi4", "--profile").stdout
+
+    assert (row["warm_load_ms"], row["profile"]) == (None, None)
+    assert row["profile_absent_reason"] == "the profiler failed: its file is cut off at 512 MB"
+    for line in (
+        fallback,
+        "no warm load: the model could not be loaded a second time: no memory",
+        "no profile: the profiler failed: its file is cut off at 512 MB",
+    ):
+        assert f"net.onnx on pi4: {line}" in shown
+
+
 MISTAKES = {
     "few rounds": (["{net}", "{other}", "--rounds", "2"], "--rounds 2 is too few to compare 2 models; expected at least 3"),
     "two rounds": (["{net}", "--rounds", "2"], "--rounds 2 gives no interval between processes; expected 1, or at least 3"),

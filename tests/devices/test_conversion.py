@@ -58,7 +58,8 @@ NEW = measurement_pb2.Measurement(
     grouped=measurement_pb2.GroupedLatency(
         median_ms=0.49, median_ci_low_ms=0.48, median_ci_high_ms=0.5, inferences_per_group=20, groups=48
     ),
-    canary=measurement_pb2.Canary(before_ms=1.1, after_ms=1.2, baseline_ms=1.0),
+    canary=measurement_pb2.Canary(before_ms=1.1, after_ms=1.2, median_ms=1.15, baseline_ms=1.0),
+    canary_absent_reason="no room",
     drift_corrected_ms=0.43,
     memory=measurement_pb2.MemoryUsage(peak_bytes=5, method="VmHWM"),
     gpu_peak_bytes=0,
@@ -102,6 +103,8 @@ NEW = measurement_pb2.Measurement(
         execution_mode="sequential",
         spinning=True,
         cpu_affinity=[0, 1],
+        affinity_is_shared=True,
+        cpu_fallback="1 of 2 nodes ran on the CPU",
     ),
     before=measurement_pb2.Conditions(
         expected_clock_mhz=1800.0,
@@ -130,7 +133,8 @@ def test_new_agent_s_measurement_arrives_whole():
     assert found.grouped == GroupedLatency(
         median_ms=0.49, median_ci_low_ms=0.48, median_ci_high_ms=0.5, inferences_per_group=20, groups=48
     )
-    assert found.canary == Canary(before_ms=1.1, after_ms=1.2, baseline_ms=1.0)
+    assert found.canary == Canary(before_ms=1.1, after_ms=1.2, median_ms=1.15, baseline_ms=1.0)
+    assert found.canary_absent_reason == "no room"
     assert found.drift_corrected_ms == 0.43
     assert (found.energy_mj, found.energy_absent_reason) == (2.5, "")
     assert found.energy == Energy(
@@ -170,6 +174,8 @@ def test_new_agent_s_measurement_arrives_whole():
         execution_mode="sequential",
         spinning=True,
         cpu_affinity=(0, 1),
+        affinity_is_shared=True,
+        cpu_fallback="1 of 2 nodes ran on the CPU",
     )
     assert (found.gpu_peak_bytes, found.gate_wait_s) == (0, 0.0)
     assert (found.agent_version, found.kernel_release) == ("0.2.0", "6.12.0")
@@ -208,6 +214,23 @@ def test_old_agent_s_measurement_invents_nothing():
     assert (found.operators, found.flag_reasons, found.discarded_attempts) == ((), (), ())
     assert set(found.metrics) == {"latency_ms", "peak_memory_mb", "load_ms", "first_inference_ms"}
     assert found.started_at == datetime.fromtimestamp(1_780_000_000, UTC)
+
+
+def test_what_failed_beside_the_measurement_arrives_with_its_reason():
+    lacking = measurement_pb2.Measurement(
+        agent_version="0.2.0",
+        warm_load_absent_reason="no memory for a second load",
+        operators_absent_reason="the profiler failed",
+        execution=measurement_pb2.ExecutionSettings(intra_op_threads=2),
+    )
+
+    found = conversion.measurement(record(lacking))
+
+    assert (found.warm_load_ms, found.warm_load_absent_reason) == (None, "no memory for a second load")
+    assert (found.operators, found.operators_absent_reason) == ((), "the profiler failed")
+    assert found.execution == ExecutionSettings(
+        intra_op_threads=2, inter_op_threads=None, execution_mode=None, spinning=None, cpu_affinity=()
+    )
 
 
 def test_modelled_energy_is_told_as_such_and_is_no_metric():

@@ -28,17 +28,20 @@ def measurement_to_wire(measurement: Measurement) -> measurement_pb2.Measurement
         load_ms=measurement.load_ms,
         load_was_cold=measurement.load_was_cold,
         warm_load_ms=measurement.warm_load_ms,
+        warm_load_absent_reason=measurement.warm_load_absent_reason,
         first_inference_ms=measurement.first_inference_ms,
         warmup_ms=measurement.warmup_ms,
         samples_ms=measurement.samples_ms,
         memory=_memory(measurement.memory),
         gpu_peak_bytes=measurement.gpu_peak_bytes,
         canary=None if canary is None else _canary(canary),
+        canary_absent_reason=measurement.canary_absent_reason,
         drift_corrected_ms=measurement.drift_corrected_ms,
         energy_mj=None if energy is None else energy.net_mj,
         energy_absent_reason=measurement.energy_absent_reason,
         energy=None if energy is None else _energy(energy),
         operators=map(_operator, measurement.operators),
+        operators_absent_reason=measurement.operators_absent_reason,
         before=_conditions(measurement.before),
         after=_conditions(measurement.after),
         interference=_interference(measurement.interference),
@@ -76,7 +79,10 @@ def _grouped(grouped: GroupedLatency) -> measurement_pb2.GroupedLatency:
 
 def _canary(canary: CanaryReading) -> measurement_pb2.Canary:
     return measurement_pb2.Canary(
-        before_ms=canary.before_ms, after_ms=canary.after_ms, baseline_ms=canary.baseline_ms
+        before_ms=canary.before_ms,
+        after_ms=canary.after_ms,
+        median_ms=canary.median_ms,
+        baseline_ms=canary.baseline_ms,
     )
 
 
@@ -124,6 +130,8 @@ def _execution(settings: ExecutionSettings) -> measurement_pb2.ExecutionSettings
         execution_mode=settings.execution_mode,
         spinning=settings.spinning,
         cpu_affinity=settings.cpu_affinity,
+        affinity_is_shared=settings.affinity_is_shared,
+        cpu_fallback=settings.cpu_fallback,
     )
 
 

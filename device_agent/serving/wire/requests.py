@@ -15,8 +15,10 @@ from device_agent.board.description import Board
 from device_agent.errors import InvalidRequestError
 from device_agent.runtimes.catalogue import RUNTIMES, provider_name
 from device_agent.serving.wire.tables import FORMATS, INPUT_DATA, MODES, PRECISIONS
+from device_agent.text import shown
 
 MODEL_NAME_LIMIT = 256
+POWER_SOURCE_LIMIT = 128
 BATCH_LIMIT = 1 << 16
 CHUNK_LIMIT_BYTES = 1 << 20
 DEFAULT_PAGE_SIZE = 50
@@ -56,7 +58,7 @@ def request_id_from_wire(text: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", text):
         raise InvalidRequestError(
-            f"request_id is '{text[:140]}'; expected 1 to 128 characters of A-Z a-z 0-9 . _ : -"
+            f"request_id is '{shown(text)}'; expected 1 to 128 characters of A-Z a-z 0-9 . _ : -"
         )
     return text
 
@@ -69,7 +71,7 @@ def sha256_from_wire(text: str) -> str:
     """
     if not re.fullmatch(r"[0-9a-f]{64}", text):
         raise InvalidRequestError(
-            f"sha256 is '{text[:80]}'; expected 64 lower-case hexadecimal digits, as sha256sum prints them"
+            f"sha256 is '{shown(text)}'; expected 64 lower-case hexadecimal digits, as sha256sum prints them"
         )
     return text
 
@@ -84,6 +86,10 @@ def request_from_wire(message: benchmark_pb2.RunBenchmarkRequest, board: Board) 
         raise InvalidRequestError(
             f"model_name has {len(message.model_name)} characters; keep it to {MODEL_NAME_LIMIT}"
         )
+    if not message.model_name.isprintable():
+        raise InvalidRequestError(
+            f"model_name is '{shown(message.model_name)}'; leave out what cannot be printed, such as line breaks"
+        )
     return BenchmarkRequest(
         request_id=request_id_from_wire(message.request_id),
         model_sha256=sha256_from_wire(message.model_sha256),
@@ -94,7 +100,9 @@ def request_from_wire(message: benchmark_pb2.RunBenchmarkRequest, board: Board) 
 
 def _spec_from_wire(spec: benchmark_pb2.BenchmarkSpec, board: Board) -> BenchmarkSpec:
     if spec.runtime not in RUNTIMES:
-        raise InvalidRequestError(f"spec.runtime is '{spec.runtime}'; this agent has {', '.join(RUNTIMES)}")
+        raise InvalidRequestError(
+            f"spec.runtime is '{shown(spec.runtime)}'; this agent has {', '.join(RUNTIMES)}"
+        )
     if spec.mode not in MODES:
         raise InvalidRequestError(
             f"spec.mode is {spec.mode}; expected MEASUREMENT_MODE_SEARCH or MEASUREMENT_MODE_FULL"
@@ -113,6 +121,10 @@ def _spec_from_wire(spec: benchmark_pb2.BenchmarkSpec, board: Board) -> Benchmar
     if not 0 <= spec.time_limit_s < math.inf:
         raise InvalidRequestError(
             f"spec.time_limit_s is {spec.time_limit_s}; expected seconds, or 0 for the agent's own limit"
+        )
+    if len(spec.power_source) > POWER_SOURCE_LIMIT or not spec.power_source.isprintable():
+        raise InvalidRequestError(
+            f"spec.power_source is '{shown(spec.power_source)}'; expected a name that DescribeDevice lists, or nothing"
         )
     threads, cpus = _threads_from_wire(spec, board)
     return BenchmarkSpec(
@@ -160,11 +172,11 @@ def _shapes_from_wire(messages: Sequence[benchmark_pb2.InputShape]) -> tuple[Inp
     for message in messages:
         if not message.name or message.name in shapes:
             raise InvalidRequestError(
-                f"spec.input_shapes names the input '{message.name}' twice or not at all; name each once"
+                f"spec.input_shapes names the input '{shown(message.name)}' twice or not at all; name each once"
             )
         if not all(message.dimensions):
             raise InvalidRequestError(
-                f"spec.input_shapes gives '{message.name}' the sizes {list(message.dimensions)}; "
+                f"spec.input_shapes gives '{shown(message.name)}' the sizes {list(message.dimensions)}; "
                 "expected each to be at least 1"
             )
         shapes[message.name] = InputShape(name=message.name, dimensions=tuple(message.dimensions))

@@ -97,7 +97,7 @@ class _BenchmarkPhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     BENCHMARK_PHASE_WARM_UP: _BenchmarkPhase.ValueType  # 2
     BENCHMARK_PHASE_MEASURE: _BenchmarkPhase.ValueType  # 3
     BENCHMARK_PHASE_GATE: _BenchmarkPhase.ValueType  # 4
-    """Waiting for a cool and quiet board."""
+    """Waiting for a cool and quiet board, or for its usual speed."""
     BENCHMARK_PHASE_CANARY: _BenchmarkPhase.ValueType  # 5
     """Running the agent's reference model."""
     BENCHMARK_PHASE_ENERGY: _BenchmarkPhase.ValueType  # 6
@@ -112,7 +112,7 @@ BENCHMARK_PHASE_LOAD: BenchmarkPhase.ValueType  # 1
 BENCHMARK_PHASE_WARM_UP: BenchmarkPhase.ValueType  # 2
 BENCHMARK_PHASE_MEASURE: BenchmarkPhase.ValueType  # 3
 BENCHMARK_PHASE_GATE: BenchmarkPhase.ValueType  # 4
-"""Waiting for a cool and quiet board."""
+"""Waiting for a cool and quiet board, or for its usual speed."""
 BENCHMARK_PHASE_CANARY: BenchmarkPhase.ValueType  # 5
 """Running the agent's reference model."""
 BENCHMARK_PHASE_ENERGY: BenchmarkPhase.ValueType  # 6
@@ -147,7 +147,7 @@ class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     FAILURE_REASON_UNSUPPORTED_OPSET: _FailureReason.ValueType  # 9
     """The runtime is too old for the model's operator set or format version."""
     FAILURE_REASON_UNSUPPORTED_OPERATOR: _FailureReason.ValueType  # 10
-    """The runtime, or the provider asked for, has no such operator."""
+    """The runtime has no such operator. What only the provider asked for lacks runs on the CPU, and is told."""
     FAILURE_REASON_EXTERNAL_DATA: _FailureReason.ValueType  # 11
     """The model keeps weights in other files, which the agent never reads."""
     FAILURE_REASON_CUSTOM_OPERATOR: _FailureReason.ValueType  # 12
@@ -175,7 +175,7 @@ FAILURE_REASON_OPEN_SHAPE: FailureReason.ValueType  # 8
 FAILURE_REASON_UNSUPPORTED_OPSET: FailureReason.ValueType  # 9
 """The runtime is too old for the model's operator set or format version."""
 FAILURE_REASON_UNSUPPORTED_OPERATOR: FailureReason.ValueType  # 10
-"""The runtime, or the provider asked for, has no such operator."""
+"""The runtime has no such operator. What only the provider asked for lacks runs on the CPU, and is told."""
 FAILURE_REASON_EXTERNAL_DATA: FailureReason.ValueType  # 11
 """The model keeps weights in other files, which the agent never reads."""
 FAILURE_REASON_CUSTOM_OPERATOR: FailureReason.ValueType  # 12
@@ -237,7 +237,7 @@ class BenchmarkSpec(google.protobuf.message.Message):
     """Size of open first axes whose input has no entry in `input_shapes`. 0 asks for 1."""
     precision: Global___Precision.ValueType
     """The precision that the model is expected to have; a model that has another is refused.
-    Unspecified takes it as it is; a record tells what it is.
+    Unspecified takes it as it is; a record tells what it is, or leaves it unspecified where it is another.
     """
     input_data: Global___InputData.ValueType
     """Unspecified asks for random data."""
@@ -263,7 +263,9 @@ class BenchmarkSpec(google.protobuf.message.Message):
 
     @property
     def cpu_affinity(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Processors to bind the threads to, one for each of `threads`. Empty lets the system place them."""
+        """Processors to bind the threads to, one for each of `threads`; where the runtime cannot do that, all threads
+        share them, and the record's `execution.affinity_is_shared` says so. Empty lets the system place them.
+        """
 
     def __init__(
         self,

@@ -128,6 +128,9 @@ class Measurement(google.protobuf.message.Message):
     GATE_WAIT_S_FIELD_NUMBER: builtins.int
     AGENT_VERSION_FIELD_NUMBER: builtins.int
     KERNEL_RELEASE_FIELD_NUMBER: builtins.int
+    CANARY_ABSENT_REASON_FIELD_NUMBER: builtins.int
+    OPERATORS_ABSENT_REASON_FIELD_NUMBER: builtins.int
+    WARM_LOAD_ABSENT_REASON_FIELD_NUMBER: builtins.int
     load_ms: builtins.float
     """Time to create the worker's first session from the model file, in milliseconds."""
     first_inference_ms: builtins.float
@@ -139,22 +142,34 @@ class Measurement(google.protobuf.message.Message):
     runtime_version: builtins.str
     """Runtime and its version, e.g. "onnxruntime 1.23.0"."""
     provider: builtins.str
-    """Execution provider that ran the model, e.g. "CPUExecutionProvider"."""
+    """Execution provider that ran the model, e.g. "CPUExecutionProvider"; with commas between where it was more
+    than one: `execution.cpu_fallback` then tells how much was left to the CPU.
+    """
     load_was_cold: builtins.bool
     """Whether the model's file had to be read from the disk for `load_ms`: its pages were dropped from
     the page cache beforehand. False where the system cannot do that.
     """
     warm_load_ms: builtins.float
-    """Time to create the same session once more, from a cached file, in milliseconds."""
+    """Time to create the same session once more, from a cached file, in milliseconds. Absent for the reason in
+    `warm_load_absent_reason`.
+    """
     drift_corrected_ms: builtins.float
-    """`latency.median_ms` as it would have been at the canary's baseline speed. Absent without a baseline."""
+    """`latency.median_ms` as it would have been at the canary's baseline speed. Absent without a baseline, and
+    where the canary was more than 10 % off it most of the time: models feel a large change differently.
+    """
     gpu_peak_bytes: builtins.int
     """Largest memory that the runtime allocated on the GPU, in bytes. Absent where none was used."""
     gate_wait_s: builtins.float
-    """Seconds that the agent waited for a cool and quiet board."""
+    """Seconds that the agent waited for a cool and quiet board at its usual speed."""
     agent_version: builtins.str
     """Version of the agent's distribution, and the kernel's release as `uname -r` prints it."""
     kernel_release: builtins.str
+    canary_absent_reason: builtins.str
+    """Why `canary` is absent; empty where it is there."""
+    operators_absent_reason: builtins.str
+    """Why `operators` is empty although it was asked for; otherwise empty."""
+    warm_load_absent_reason: builtins.str
+    """Why `warm_load_ms` is absent; empty where it is there."""
     @property
     def latency(self) -> Global___LatencyStatistics: ...
     @property
@@ -179,7 +194,7 @@ class Measurement(google.protobuf.message.Message):
 
     @property
     def canary(self) -> Global___Canary:
-        """The agent's reference model beside this one. Absent where it could not be run."""
+        """The agent's reference model beside this one. Absent for the reason in `canary_absent_reason`."""
 
     @property
     def energy(self) -> Global___Energy:
@@ -187,7 +202,9 @@ class Measurement(google.protobuf.message.Message):
 
     @property
     def operators(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OperatorTime]:
-        """Where the time goes, largest share first; from a pass of its own. Empty where it was not asked for."""
+        """Where the time goes, largest share first; from a pass of its own. Empty where it was not asked for, or
+        for the reason in `operators_absent_reason`.
+        """
 
     @property
     def interference(self) -> Global___Interference:
@@ -236,9 +253,12 @@ class Measurement(google.protobuf.message.Message):
         gate_wait_s: builtins.float = ...,
         agent_version: builtins.str = ...,
         kernel_release: builtins.str = ...,
+        canary_absent_reason: builtins.str = ...,
+        operators_absent_reason: builtins.str = ...,
+        warm_load_absent_reason: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_canary", b"_canary", "_drift_corrected_ms", b"_drift_corrected_ms", "_energy", b"_energy", "_energy_mj", b"_energy_mj", "_gpu_peak_bytes", b"_gpu_peak_bytes", "_grouped", b"_grouped", "_warm_load_ms", b"_warm_load_ms", "after", b"after", "before", b"before", "canary", b"canary", "drift_corrected_ms", b"drift_corrected_ms", "energy", b"energy", "energy_mj", b"energy_mj", "execution", b"execution", "gpu_peak_bytes", b"gpu_peak_bytes", "grouped", b"grouped", "interference", b"interference", "latency", b"latency", "memory", b"memory", "warm_load_ms", b"warm_load_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_canary", b"_canary", "_drift_corrected_ms", b"_drift_corrected_ms", "_energy", b"_energy", "_energy_mj", b"_energy_mj", "_gpu_peak_bytes", b"_gpu_peak_bytes", "_grouped", b"_grouped", "_warm_load_ms", b"_warm_load_ms", "after", b"after", "agent_version", b"agent_version", "before", b"before", "canary", b"canary", "discarded_attempts", b"discarded_attempts", "drift_corrected_ms", b"drift_corrected_ms", "energy", b"energy", "energy_absent_reason", b"energy_absent_reason", "energy_mj", b"energy_mj", "execution", b"execution", "first_inference_ms", b"first_inference_ms", "flag_reasons", b"flag_reasons", "flags", b"flags", "gate_wait_s", b"gate_wait_s", "gpu_peak_bytes", b"gpu_peak_bytes", "grouped", b"grouped", "interference", b"interference", "kernel_release", b"kernel_release", "latency", b"latency", "load_ms", b"load_ms", "load_was_cold", b"load_was_cold", "memory", b"memory", "operators", b"operators", "provider", b"provider", "runtime_version", b"runtime_version", "samples_ms", b"samples_ms", "warm_load_ms", b"warm_load_ms", "warmup_ms", b"warmup_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_canary", b"_canary", "_drift_corrected_ms", b"_drift_corrected_ms", "_energy", b"_energy", "_energy_mj", b"_energy_mj", "_gpu_peak_bytes", b"_gpu_peak_bytes", "_grouped", b"_grouped", "_warm_load_ms", b"_warm_load_ms", "after", b"after", "agent_version", b"agent_version", "before", b"before", "canary", b"canary", "canary_absent_reason", b"canary_absent_reason", "discarded_attempts", b"discarded_attempts", "drift_corrected_ms", b"drift_corrected_ms", "energy", b"energy", "energy_absent_reason", b"energy_absent_reason", "energy_mj", b"energy_mj", "execution", b"execution", "first_inference_ms", b"first_inference_ms", "flag_reasons", b"flag_reasons", "flags", b"flags", "gate_wait_s", b"gate_wait_s", "gpu_peak_bytes", b"gpu_peak_bytes", "grouped", b"grouped", "interference", b"interference", "kernel_release", b"kernel_release", "latency", b"latency", "load_ms", b"load_ms", "load_was_cold", b"load_was_cold", "memory", b"memory", "operators", b"operators", "operators_absent_reason", b"operators_absent_reason", "provider", b"provider", "runtime_version", b"runtime_version", "samples_ms", b"samples_ms", "warm_load_absent_reason", b"warm_load_absent_reason", "warm_load_ms", b"warm_load_ms", "warmup_ms", b"warmup_ms"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_canary", b"_canary"]) -> typing.Literal["canary"] | None: ...
     @typing.overload
@@ -288,26 +308,31 @@ Global___GroupedLatency: typing_extensions.TypeAlias = GroupedLatency
 
 @typing.final
 class Canary(google.protobuf.message.Message):
-    """The agent's reference model, run with the job's number of threads right before and after the samples."""
+    """The agent's reference model, run with the job's number of threads before, between and after the samples."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     BEFORE_MS_FIELD_NUMBER: builtins.int
     AFTER_MS_FIELD_NUMBER: builtins.int
     BASELINE_MS_FIELD_NUMBER: builtins.int
+    MEDIAN_MS_FIELD_NUMBER: builtins.int
     before_ms: builtins.float
+    """Its first and its last turn."""
     after_ms: builtins.float
     baseline_ms: builtins.float
     """What it takes on this board when nothing disturbs it; absent until enough jobs have told."""
+    median_ms: builtins.float
+    """Over all of its turns: what the flag compares with the baseline."""
     def __init__(
         self,
         *,
         before_ms: builtins.float = ...,
         after_ms: builtins.float = ...,
         baseline_ms: builtins.float | None = ...,
+        median_ms: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_baseline_ms", b"_baseline_ms", "baseline_ms", b"baseline_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_baseline_ms", b"_baseline_ms", "after_ms", b"after_ms", "baseline_ms", b"baseline_ms", "before_ms", b"before_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_baseline_ms", b"_baseline_ms", "after_ms", b"after_ms", "baseline_ms", b"baseline_ms", "before_ms", b"before_ms", "median_ms", b"median_ms"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_baseline_ms", b"_baseline_ms"]) -> typing.Literal["baseline_ms"] | None: ...
 
 Global___Canary: typing_extensions.TypeAlias = Canary
@@ -489,7 +514,7 @@ Global___DiscardedAttempt: typing_extensions.TypeAlias = DiscardedAttempt
 
 @typing.final
 class ExecutionSettings(google.protobuf.message.Message):
-    """How the runtime was set up."""
+    """How the runtime was set up. What it does not tell is absent."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -498,6 +523,8 @@ class ExecutionSettings(google.protobuf.message.Message):
     EXECUTION_MODE_FIELD_NUMBER: builtins.int
     SPINNING_FIELD_NUMBER: builtins.int
     CPU_AFFINITY_FIELD_NUMBER: builtins.int
+    AFFINITY_IS_SHARED_FIELD_NUMBER: builtins.int
+    CPU_FALLBACK_FIELD_NUMBER: builtins.int
     intra_op_threads: builtins.int
     """Threads inside one operator, and operators at a time."""
     inter_op_threads: builtins.int
@@ -505,6 +532,14 @@ class ExecutionSettings(google.protobuf.message.Message):
     """E.g. "sequential"."""
     spinning: builtins.bool
     """Whether idle threads of the runtime spin for a while before they sleep."""
+    affinity_is_shared: builtins.bool
+    """True where every thread may use all of `cpu_affinity`, rather than each one of its own: PyTorch, XNNPACK,
+    and ONNX Runtime before 1.14 cannot bind them one by one.
+    """
+    cpu_fallback: builtins.str
+    """How much of the model ran on the CPU as the provider asked for cannot run it, in one line for a person, or
+    why nobody knows. Empty where that provider ran all of it.
+    """
     @property
     def cpu_affinity(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Processors the threads are bound to, in order; empty where the system places them."""
@@ -513,12 +548,21 @@ class ExecutionSettings(google.protobuf.message.Message):
         self,
         *,
         intra_op_threads: builtins.int = ...,
-        inter_op_threads: builtins.int = ...,
-        execution_mode: builtins.str = ...,
-        spinning: builtins.bool = ...,
+        inter_op_threads: builtins.int | None = ...,
+        execution_mode: builtins.str | None = ...,
+        spinning: builtins.bool | None = ...,
         cpu_affinity: collections.abc.Iterable[builtins.int] | None = ...,
+        affinity_is_shared: builtins.bool = ...,
+        cpu_fallback: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cpu_affinity", b"cpu_affinity", "execution_mode", b"execution_mode", "inter_op_threads", b"inter_op_threads", "intra_op_threads", b"intra_op_threads", "spinning", b"spinning"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_execution_mode", b"_execution_mode", "_inter_op_threads", b"_inter_op_threads", "_spinning", b"_spinning", "execution_mode", b"execution_mode", "inter_op_threads", b"inter_op_threads", "spinning", b"spinning"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_execution_mode", b"_execution_mode", "_inter_op_threads", b"_inter_op_threads", "_spinning", b"_spinning", "affinity_is_shared", b"affinity_is_shared", "cpu_affinity", b"cpu_affinity", "cpu_fallback", b"cpu_fallback", "execution_mode", b"execution_mode", "inter_op_threads", b"inter_op_threads", "intra_op_threads", b"intra_op_threads", "spinning", b"spinning"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_execution_mode", b"_execution_mode"]) -> typing.Literal["execution_mode"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_inter_op_threads", b"_inter_op_threads"]) -> typing.Literal["inter_op_threads"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_spinning", b"_spinning"]) -> typing.Literal["spinning"] | None: ...
 
 Global___ExecutionSettings: typing_extensions.TypeAlias = ExecutionSettings
 
