@@ -258,6 +258,14 @@ class CanaryReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryTurn:
+    """The reference model between two stretches of samples; `samples_before` is how many had been taken."""
+
+    samples_before: int
+    latencies_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyReading:
     """Energy of one inference and how it was found.
 
@@ -333,7 +341,9 @@ class Measurement:
         warm_load_ms: Time to load the same file once more, now cached; None where that failed, for the reason in
             `warm_load_absent_reason`.
         grouped: Loops of inferences timed as one; None where one inference takes 1 ms or more.
+        groups_ms: Time of every such loop, not divided.
         canary: None where the reference model could not be run, for the reason in `canary_absent_reason`.
+        canary_turns: The first is before all samples, the last behind them.
         drift_corrected_ms: The median at the canary's baseline speed; None without a baseline, or far from it.
         energy: None where nobody measured it, for the reason in `energy_absent_reason`.
         operators: Largest share first; empty where no profile was asked for, or for the reason in
@@ -352,10 +362,12 @@ class Measurement:
     first_inference_ms: float
     warmup_ms: tuple[float, ...]
     samples_ms: tuple[float, ...]
+    groups_ms: tuple[float, ...]
     memory: MemoryUsage
     gpu_peak_bytes: int | None
     canary: CanaryReading | None
     canary_absent_reason: str
+    canary_turns: tuple[CanaryTurn, ...]
     drift_corrected_ms: float | None
     energy: EnergyReading | None
     energy_absent_reason: str

@@ -18,6 +18,8 @@ It speaks JSON, an object a line, and waits for the agent's word where the agent
     or   "go"                     the timed part begins
     out  {"event": "sampled"}     the timed part is over; running on untimed until the agent answers
     in   "go"
+    out  {"event": "measured", ...}     all that was measured so far
+    in   "go"                     the passes beside it follow; an agent that wants none ends the worker here
     with energy:
     out  {"event": "idle"}        quiet until the agent answers
     in   "run"
@@ -25,7 +27,7 @@ It speaks JSON, an object a line, and waits for the agent's word where the agent
     in   "stop"
     out  {"event": "stopped", "end_s": ..., "inferences": ...}     times on the monotonic clock
     in   "go"
-    out  {"event": "result", ...}
+    out  {"event": "passed", ...}       what the passes found
     or   {"event": "failed", "kind": ..., "message": ...} at any time, `kind` a value of the agent's FailureReason
 
 Started ahead of a job it waits for its line with the runtime imported. It exits when its input ends, so a
@@ -1442,8 +1444,8 @@ class Agent:
         return self.wait(), runs
 
 
-def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, Any]:
-    """Measure the job's model and return the fields of the result event, times in nanoseconds.
+def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> None:
+    """Measure the job's model and tell the agent, times in nanoseconds; then go through the passes beside it.
 
     Raises:
         JobError: If the model or the spec cannot be measured.
@@ -1473,35 +1475,38 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> Dict[str, An
         first_ns = timed_runs(run, lambda latencies, elapsed_s: True)[0]
         memory.mark()
         fields = measure_latency(run, job, agent, memory)
-        fields["memory"] = memory.report()
+        provider = model.provider
+        agent.emit(
+            "measured",
+            load_ns=load_ns,
+            load_was_cold=cold,
+            first_inference_ns=first_ns,
+            memory=memory.report(),
+            gpu_peak_bytes=model.gpu_peak_bytes(),
+            input_shapes=shapes,
+            precision=model.precision,
+            provider=provider,
+            execution=dict(
+                model.execution._asdict(),
+                affinity_is_shared=len(cpus) > 1 and not runtime.binds_each_thread(job),
+                cpu_fallback=cpu_fallback([], job, "nothing looked into it")
+                if runtime.leaves_rest_to_the_cpu(job)
+                else "",
+            ),
+            **fields,
+        )
+        agent.wait()
         if job["energy"]:
             run_for_energy(run, agent)
-        fields["gpu_peak_bytes"] = model.gpu_peak_bytes()
-        provider, precision, execution = model.provider, model.precision, model.execution
         # Memory that the model fits into once need not hold it twice.
         del run, model
     except runtime.errors() as error:
         raise runtime.fault(error, "run") from error
-    fields.update(load_again(runtime, job))
-    fields.update(look_into(runtime, job, arrays, provider, agent))
-    return dict(
-        fields,
-        load_ns=load_ns,
-        load_was_cold=cold,
-        first_inference_ns=first_ns,
-        input_shapes=shapes,
-        precision=precision,
-        execution=dict(
-            execution._asdict(), affinity_is_shared=len(cpus) > 1 and not runtime.binds_each_thread(job)
-        ),
-    )
+    agent.emit("passed", **dict(load_again(runtime, job), **look_into(runtime, job, arrays, provider, agent)))
 
 
 def load_again(runtime: Runtime, job: Dict[str, Any]) -> Dict[str, Any]:
-    """Load the model's file once more, now cached; return the fields of the result.
-
-    From here on nothing that fails may cost the job what was measured.
-    """
+    """Load the model's file once more, now cached; return the fields that tell of it."""
     gc.collect()
     try:
         start = perf_counter_ns()
@@ -1517,7 +1522,7 @@ def load_again(runtime: Runtime, job: Dict[str, Any]) -> Dict[str, Any]:
 def look_into(
     runtime: Runtime, job: Dict[str, Any], arrays: Dict[str, Any], provider: str, agent: Agent
 ) -> Dict[str, Any]:
-    """Find out where the model's time goes and what ran it; return the fields of the result.
+    """Find out where the model's time goes and what ran it; return the fields that tell of it.
 
     Args:
         runtime: Has measured the model.
@@ -1579,7 +1584,7 @@ def check_precision(model: Model, wanted: Optional[str]) -> None:
 def measure_latency(
     run: Callable[[], object], job: Dict[str, Any], agent: Agent, memory: Memory
 ) -> Dict[str, Any]:
-    """Warm up and take the samples; return their fields of the result."""
+    """Warm up and take the samples; return the fields that tell of them."""
     rules = RULES[job["mode"]]
     warm, sampling = WarmUp(rules), Sampling(rules)
     agent.phase("warm_up")
@@ -1683,7 +1688,7 @@ def main() -> None:
         return
     threading.Thread(target=agent.listen, args=(rest,), daemon=True).start()
     try:
-        result = measure(runtime, job, agent)
+        measure(runtime, job, agent)
     except JobError as error:
         agent.emit("failed", kind=error.kind, message=str(error))
     except MemoryError:
@@ -1692,8 +1697,6 @@ def main() -> None:
             kind="out_of_memory",
             message="the model needs more memory than the board has left; measure a smaller model or batch",
         )
-    else:
-        agent.emit("result", **result)
 
 
 if __name__ == "__main__":

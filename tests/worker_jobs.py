@@ -16,7 +16,7 @@ LIMIT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a worker said of itself and of a job."""
+    """What a worker said of itself and of a job; `result` is what it measured and what its passes found."""
 
     description: RuntimeDescription
     phases: list[Phase]
@@ -72,7 +72,9 @@ def run_job(
         for event in ("settled", "sampled"):
             process.expect(event, note)
             process.answer("go")
-        return Job(description=description, phases=phases, result=process.expect("result", note))
+        measured = process.expect("measured", note)
+        process.answer("go")
+        return Job(description=description, phases=phases, result=measured | process.expect("passed", note))
     finally:
         process.close()
 

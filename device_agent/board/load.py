@@ -54,7 +54,7 @@ class LoadSnapshot:
     Attributes:
         time_s: On the clock of `time.monotonic`, when `cpu` was read.
         cpu: What all cores did.
-        processes: Our own, as far as they were there.
+        processes: Our own, as far as they were there, each with the children that it has waited for.
         cpu_stall_us: Time in which some task waited for a processor; `memory_stall_us` likewise.
         swap_ins: Pages read back from swap.
         oom_kills: Processes that the kernel killed for want of memory.
@@ -198,8 +198,8 @@ def _process_time(proc: Path, pid: int) -> ProcessTime | None:
     fields = rest.split()
     if not bracket or len(fields) < 20:
         return None
-    user, system, start = (int(fields[number - 3]) for number in (14, 15, 22))
-    return ProcessTime(pid=pid, start_ticks=start, cpu_s=(user + system) / TICKS_PER_S)
+    *times, start = (int(fields[number - 3]) for number in (14, 15, 16, 17, 22))
+    return ProcessTime(pid=pid, start_ticks=start, cpu_s=sum(times) / TICKS_PER_S)
 
 
 def _stall_us(root: Path, resource: str) -> float | None:

@@ -1,4 +1,4 @@
-"""One attempt at one measurement: drives a worker through its passes and looks at the board around them."""
+"""One attempt at one measurement: drives a worker through its job and looks at the board around it."""
 
 import functools
 import hashlib
@@ -30,12 +30,19 @@ from device_agent.board.conditions import (
 from device_agent.board.limits import online_cpus
 from device_agent.board.load import LoadSnapshot, WindowLoad, interference, read_load
 from device_agent.measuring.baselines import Baselines
-from device_agent.measuring.flags import CONTAMINATED_CANARY, Evidence, raise_flags
+from device_agent.measuring.flags import CONTAMINATED_CANARY, Evidence, energy_flags, raise_flags
 from device_agent.measuring.gate import GateOutcome
 from device_agent.measuring.latency import summarise, summarise_groups
-from device_agent.measuring.power import PowerPlan
+from device_agent.measuring.power import NOT_ASKED, PowerPlan
 from device_agent.measuring.speed import OnPhase, SpeedGate
-from device_agent.measuring.worker_result import WorkerResult, job_message, parse_result
+from device_agent.measuring.worker_result import (
+    WorkerPasses,
+    WorkerResult,
+    job_message,
+    parse_passes,
+    parse_result,
+    passes_missed,
+)
 from device_agent.runtimes.worker_process import WorkerProcess
 from device_agent.worker import median
 
@@ -59,11 +66,28 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """What was found beside the latency, in passes of their own.
+
+    Attributes:
+        energy: None for the reason in `energy_absent_reason`.
+        flags: Of the energy pass.
+    """
+
+    energy: EnergyReading | None
+    energy_absent_reason: str
+    flags: tuple[RaisedFlag, ...]
+    worker: WorkerPasses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """What one attempt found.
 
     Attributes:
         waited_s: At both gates.
+        flags: Of the timed part.
+        passes: None where another attempt follows anyway.
     """
 
     waited_s: float
@@ -72,12 +96,11 @@ class Attempt:
     grouped: GroupedLatency | None
     canary: CanaryReading | None
     drift_corrected_ms: float | None
-    energy: EnergyReading | None
-    energy_absent_reason: str
     before: Conditions
     after: Conditions
     interference: Interference
     flags: tuple[RaisedFlag, ...]
+    passes: Passes | None = None
 
 
 class Bench:
@@ -102,13 +125,13 @@ class Bench:
         *,
         library: str,
         gate: GateOutcome,
-        power: PowerPlan,
+        energy: bool,
         deadline_s: float,
         limit_s: float,
         speed_limit_s: float,
         on_phase: OnPhase,
     ) -> Attempt:
-        """Measure a model once.
+        """Take the samples of a model once, and leave the worker waiting for `look_further`, or for its end.
 
         Args:
             worker: Has imported its runtime and waits for a job.
@@ -116,7 +139,7 @@ class Bench:
             model_path: The model's file.
             library: Names and versions of what runs the model and the reference model.
             gate: How the wait for a ready board ended.
-            power: How energy is to be found.
+            energy: Whether the worker will have to run for an energy pass.
             deadline_s: On the monotonic clock; later the job is given up.
             limit_s: The time that the whole job had.
             speed_limit_s: Longest wait for the board to be as fast as it usually is.
@@ -131,7 +154,7 @@ class Bench:
             model_path=model_path,
             canary_path=CANARY_FILE,
             memory_limit_bytes=None if free_bytes is None else int(MEMORY_SHARE * free_bytes),
-            energy=power.meter is not None,
+            energy=energy,
         )
         key = self._key(spec, library)
         worker.begin(job, deadline_s=deadline_s, limit_s=limit_s)
@@ -147,9 +170,36 @@ class Bench:
         worker.expect("sampled", on_phase)
         after = self._look(spec, load, load_first=True)
         worker.answer("go")
+        result = parse_result(worker.expect("measured", on_phase), spec)
+        return self._conclude(spec, result, before, after, key, gate)
+
+    def look_further(self, worker: WorkerProcess, power: PowerPlan, on_phase: OnPhase) -> Passes:
+        """Go through the passes beside the latency, with the worker of an attempt.
+
+        Args:
+            worker: Has told what it measured.
+            power: How energy is to be found.
+            on_phase: Called, from this thread, at the start of every phase.
+
+        Raises:
+            BenchmarkFailedError: If the worker ends, or runs past the deadline.
+        """
+
+        def look() -> tuple[LoadSnapshot, throttling.ThrottleState]:
+            # What it costs to read the sensor is the agent's own work, and no disturbance.
+            return read_load(self._root, (worker.pid, os.getpid())), throttling.read_throttling(self._root)
+
+        load, throttled = look()
+        worker.answer("go")
         energy, absent_reason = power.measure(worker, on_phase)
-        result = parse_result(worker.expect("result", on_phase), spec)
-        return self._conclude(spec, result, before, after, key, gate, energy, absent_reason)
+        load_after, throttled_after = look()
+        flags = energy_flags(interference(load, load_after), throttling.raised(throttled, throttled_after))
+        return Passes(
+            energy=energy,
+            energy_absent_reason=absent_reason,
+            flags=flags if power.meter is not None else (),
+            worker=parse_passes(worker.expect("passed", on_phase)),
+        )
 
     def _key(self, spec: BenchmarkSpec, library: str) -> str:
         """Return what the reference model's speed depends on that people change on purpose."""
@@ -185,8 +235,6 @@ class Bench:
         after: View,
         key: str,
         gate: GateOutcome,
-        energy: EnergyReading | None,
-        absent_reason: str,
     ) -> Attempt:
         latency = summarise(result.samples_ms)
         seen = _interference(interference(before.load, after.load), result)
@@ -219,13 +267,21 @@ class Bench:
             grouped=summarise_groups(result.groups_ms, result.group_runs) if result.groups_ms else None,
             canary=canary,
             drift_corrected_ms=drift_corrected_ms(result, canary),
-            energy=energy,
-            energy_absent_reason=absent_reason,
             before=replace(before.conditions, expected_clock_mhz=evidence.expected_clock_mhz),
             after=replace(after.conditions, expected_clock_mhz=evidence.expected_clock_mhz),
             interference=seen,
             flags=raise_flags(replace(evidence, canary=canary)),
         )
+
+
+def nothing_further(spec: BenchmarkSpec, reason: str) -> Passes:
+    """Return what is known where the passes beside the latency were not gone through, for this reason."""
+    return Passes(
+        energy=None,
+        energy_absent_reason=reason if spec.energy else NOT_ASKED,
+        flags=(),
+        worker=passes_missed(spec, reason),
+    )
 
 
 @functools.cache

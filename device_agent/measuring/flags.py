@@ -1,10 +1,12 @@
 """Decides which flags a measurement carries, from what was seen around it. `measurement.md` has the table."""
 
+import itertools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from device_agent.benchmark import CanaryReading, Flag, Interference, LatencySummary, RaisedFlag
+from device_agent.board.load import WindowLoad
 from device_agent.measuring.latency import count_outliers
 from device_agent.measuring.worker_result import WorkerResult
 from device_agent.worker import median
@@ -57,6 +59,31 @@ def raise_flags(evidence: Evidence) -> tuple[RaisedFlag, ...]:
     )
 
 
+def energy_flags(seen: WindowLoad, throttling: Sequence[str]) -> tuple[RaisedFlag, ...]:
+    """Return the flags of an energy pass: what others draw, or the board saves, is in its figure.
+
+    How long tasks waited for a processor is left out: the agent itself wakes up to read the sensor.
+    """
+    noise = _noises(
+        Interference(other_cpu_percent=seen.other_cpu_percent, steal_percent=seen.steal_percent),
+        fills_board=False,
+    )
+    found = {Flag.THROTTLED: list(throttling), Flag.NOISE: list(noise)}
+    return tuple(
+        RaisedFlag(flag=flag, reason=f"while energy was measured: {'; '.join(reasons)}")
+        for flag, reasons in found.items()
+        if reasons
+    )
+
+
+def merged(*raised: Iterable[RaisedFlag]) -> tuple[RaisedFlag, ...]:
+    """Return each flag once, in the order of their kind, with all of its reasons."""
+    reasons: dict[Flag, list[str]] = {flag: [] for flag in Flag}
+    for entry in itertools.chain(*raised):
+        reasons[entry.flag].append(entry.reason)
+    return tuple(RaisedFlag(flag=flag, reason="; ".join(told)) for flag, told in reasons.items() if told)
+
+
 def _throttled(evidence: Evidence) -> Iterator[str]:
     yield from evidence.throttling
 
@@ -78,10 +105,13 @@ def _drift(evidence: Evidence) -> Iterator[str]:
 
 
 def _noise(evidence: Evidence) -> Iterator[str]:
-    seen = evidence.interference
+    return _noises(evidence.interference, fills_board=evidence.fills_board)
+
+
+def _noises(seen: Interference, *, fills_board: bool) -> Iterator[str]:
     # Where the job leaves no processor free, whatever wakes up waits behind the job itself: on a quiet board of two
     # cores that was 1.1 to 1.8 % of the time with two threads, and none with one.
-    pressure_percent = None if evidence.fills_board else seen.cpu_pressure_percent
+    pressure_percent = None if fills_board else seen.cpu_pressure_percent
     bounds = (
         (seen.other_cpu_percent, OTHER_CPU_PERCENT, "other processes used {:.1f} % of a core"),
         (seen.steal_percent, STEAL_PERCENT, "the hypervisor took {:.1f} % of the processor"),

@@ -1,23 +1,16 @@
 """Turns one request into one record: keeps a worker ready, tries until the figures are clean, keeps the best."""
 
 import logging
-import platform
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 
-from device_agent import __version__
 from device_agent.benchmark import (
-    CONTAMINATING,
     BenchmarkRecord,
     BenchmarkRequest,
     BenchmarkSpec,
-    DiscardedAttempt,
     FailureReason,
-    Measurement,
     Phase,
     Precision,
     Progress,
@@ -31,11 +24,13 @@ from device_agent.errors import (
     RuntimeUnavailableError,
     WorkerLostError,
 )
-from device_agent.measuring.attempt import Attempt, Bench
+from device_agent.measuring.attempt import Attempt, Bench, Passes, nothing_further
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.gate import LIMIT_S as GATE_LIMIT_S
 from device_agent.measuring.gate import Gate, GateOutcome
+from device_agent.measuring.job import Job
 from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
+from device_agent.measuring.record import contaminated, flags_of, record_of
 from device_agent.runtimes.catalogue import RUNTIMES, look_up, offered
 from device_agent.runtimes.worker_process import StopSignal, WorkerProcess
 
@@ -171,8 +166,8 @@ class Measurer:
     ) -> BenchmarkRecord:
         """Measure one model, each attempt in a worker of its own.
 
-        An attempt whose flags say that something disturbed it is followed by another; published is the one with
-        the fewest such flags, of equals the one at whose time the board was nearest to its usual speed.
+        An attempt whose flags say that something disturbed it is followed by another, and then goes through no
+        passes beside the latency. Published is the least disturbed one.
 
         Args:
             request: What to measure and how.
@@ -184,12 +179,11 @@ class Measurer:
             BenchmarkFailedError: If the model cannot be measured or the job was ended.
             RuntimeUnavailableError: If no worker can be started.
         """
-        started_at = datetime.now(timezone.utc)
-        job = _Job(request, model_path, stop, on_progress, self._limit_s(request), started_at)
+        job = Job(request, model_path, stop, on_progress, self._limit_s(request))
         precision = self._inspect(job)
         attempts: list[Attempt] = []
-        while len(attempts) <= self.config.retries:
-            job.attempt = len(attempts) + 1
+        while True:
+            job.begin_attempt()
             try:
                 found = self._attempt(job)
             except Exception as error:
@@ -204,21 +198,28 @@ class Measurer:
                 self._baselines.note_work()
             job.waited_s += found.waited_s
             attempts.append(found)
-            if not contaminated(found):
+            if contaminated(found):
+                logger.info(
+                    "%s: attempt %d carries flags: %s", request.request_id, job.attempt, _texts(found)
+                )
+            # Without its passes it was left because another follows.
+            if found.passes is not None and not self._another_follows(job, found):
                 break
-            logger.info("%s: attempt %d carries flags: %s", request.request_id, job.attempt, _texts(found))
-        best = min(reversed(attempts), key=_disturbance)
-        return self._record(job, best, [entry for entry in attempts if entry is not best], precision)
+        return record_of(job, attempts, precision)
+
+    def _another_follows(self, job: Job, found: Attempt) -> bool:
+        """Tell whether what was found is to be measured again."""
+        return bool(contaminated(found)) and job.attempt <= self.config.retries and job.has_time_for_another()
 
     def _limit_s(self, request: BenchmarkRequest) -> float:
         return min(self.config.job_timeout_s, request.spec.time_limit_s or self.config.job_timeout_s)
 
-    def _inspect(self, job: "_Job") -> Precision | None:
+    def _inspect(self, job: Job) -> Precision | None:
         """Look at the model's file before a runtime does; return its precision where the file tells."""
         spec = job.request.spec
         return RUNTIMES[spec.runtime].inspect(job.model_path, spec)
 
-    def _attempt(self, job: "_Job") -> Attempt:
+    def _attempt(self, job: Job) -> Attempt:
         try:
             return self._attempt_once(job)
         except WorkerLostError as error:
@@ -226,7 +227,7 @@ class Measurer:
             logger.info("measuring %s with another worker: %s", job.request.request_id, error)
             return self._attempt_once(job)
 
-    def _attempt_once(self, job: "_Job") -> Attempt:
+    def _attempt_once(self, job: Job) -> Attempt:
         spec = job.request.spec
         worker = self._take_worker(spec.runtime)
         power: PowerPlan | None = None
@@ -236,18 +237,21 @@ class Measurer:
             patience_s = self._patience_s(job)
             gate = self._wait_at_the_gate(job, worker, patience_s)
             power = plan_power(self.config.root, self.config.power, spec, job.model_path, job.wait)
-            return self._bench.attempt(
+            found = self._bench.attempt(
                 worker,
                 spec,
                 job.model_path,
                 library=self._libraries(spec.runtime),
                 gate=gate,
-                power=power,
+                energy=power.meter is not None,
                 deadline_s=job.deadline_s,
                 limit_s=job.limit_s,
                 speed_limit_s=patience_s - gate.waited_s,
                 on_phase=job.phase,
             )
+            if self._another_follows(job, found):
+                return found
+            return replace(found, passes=self._look_further(job, worker, power))
         except BenchmarkFailedError as error:
             if job.stop.requested:
                 raise BenchmarkFailedError(
@@ -259,6 +263,16 @@ class Measurer:
             worker.close()
             if power is not None:
                 power.close()
+
+    def _look_further(self, job: Job, worker: WorkerProcess, power: PowerPlan) -> Passes:
+        """Go through the passes beside the latency; where they fail, what was measured stands without."""
+        try:
+            return self._bench.look_further(worker, power, job.phase)
+        except BenchmarkFailedError as error:
+            if job.stop.requested:
+                raise
+            logger.info("%s: the passes beside the latency failed: %s", job.request.request_id, error)
+            return nothing_further(job.request.spec, f"the passes beside the latency failed: {error}")
 
     def _runtime_version(self, spec: BenchmarkSpec) -> str:
         """Return name and version of the runtime that a worker has just imported.
@@ -284,125 +298,17 @@ class Measurer:
             f"{found.library} {found.version}" for found in described if isinstance(found, RuntimeDescription)
         )
 
-    def _patience_s(self, job: "_Job") -> float:
+    def _patience_s(self, job: Job) -> float:
         """Return how long an attempt may wait for a ready board, which leaves most of the job's time to the job."""
-        left_s = job.deadline_s - time.monotonic()
-        return max(0.0, min(self.config.gate_limit_s, PATIENCE_SHARE * left_s))
+        return max(0.0, min(self.config.gate_limit_s, PATIENCE_SHARE * job.left_s))
 
-    def _wait_at_the_gate(self, job: "_Job", worker: WorkerProcess, limit_s: float) -> GateOutcome:
+    def _wait_at_the_gate(self, job: Job, worker: WorkerProcess, limit_s: float) -> GateOutcome:
         if limit_s > 0:
             job.phase(Phase.GATE)
         return self._gate.wait(
             (worker.pid,), lambda text: job.phase(Phase.GATE, text), job.wait, limit_s=limit_s
         )
 
-    def _record(
-        self,
-        job: "_Job",
-        best: Attempt,
-        others: list[Attempt],
-        precision: Precision | None,
-    ) -> BenchmarkRecord:
-        request, result = job.request, best.result
-        return BenchmarkRecord(
-            request_id=request.request_id,
-            model_sha256=request.model_sha256,
-            model_name=request.model_name,
-            model_format=RUNTIMES[request.spec.runtime].format,
-            spec=replace(
-                request.spec,
-                input_shapes=result.input_shapes,
-                provider=request.spec.provider or result.provider,
-                precision=precision or result.precision,
-            ),
-            started_at=job.started_at,
-            finished_at=datetime.now(timezone.utc),
-            measurement=Measurement(
-                latency=best.latency,
-                grouped=best.grouped,
-                load_ms=result.load_ms,
-                load_was_cold=result.load_was_cold,
-                warm_load_ms=result.warm_load_ms,
-                warm_load_absent_reason=result.warm_load_absent_reason,
-                first_inference_ms=result.first_inference_ms,
-                warmup_ms=result.warmup_ms,
-                samples_ms=result.samples_ms,
-                memory=result.memory,
-                gpu_peak_bytes=result.gpu_peak_bytes,
-                canary=best.canary,
-                canary_absent_reason=result.canary_absent_reason,
-                drift_corrected_ms=best.drift_corrected_ms,
-                energy=best.energy,
-                energy_absent_reason=best.energy_absent_reason,
-                operators=result.operators,
-                operators_absent_reason=result.operators_absent_reason,
-                before=best.before,
-                after=best.after,
-                interference=best.interference,
-                flags=best.flags,
-                discarded=tuple(
-                    DiscardedAttempt(
-                        median_ms=other.latency.median_ms, samples=other.latency.samples, flags=other.flags
-                    )
-                    for other in others
-                ),
-                execution=result.execution,
-                gate_wait_s=job.waited_s,
-                runtime_version=job.runtime_version,
-                provider=result.provider,
-                agent_version=__version__,
-                kernel_release=platform.release(),
-            ),
-        )
-
-
-class _Job:
-    """A request on its way, and what its attempts share."""
-
-    def __init__(
-        self,
-        request: BenchmarkRequest,
-        model_path: Path,
-        stop: StopSignal,
-        on_progress: Callable[[Progress], None],
-        limit_s: float,
-        started_at: datetime,
-    ) -> None:
-        self.request = request
-        self.model_path = model_path
-        self.stop = stop
-        self.limit_s = limit_s
-        self.deadline_s = time.monotonic() + limit_s
-        self.started_at = started_at
-        self.attempt = 1
-        self.waited_s = 0.0
-        self.runtime_version = ""
-        self._on_progress = on_progress
-
-    def wait(self, seconds: float) -> None:
-        """Sleep.
-
-        Raises:
-            BenchmarkFailedError: As soon as the job is cancelled.
-        """
-        if self.stop.wait(seconds):
-            raise BenchmarkFailedError(FailureReason.CANCELLED, "the benchmark was cancelled while it ran")
-
-    def phase(self, phase: Phase, detail: str = "") -> None:
-        """Tell that the job entered a phase, or what it waits for."""
-        self._on_progress(Progress(phase=phase, detail=detail, attempt=self.attempt))
-
-
-def contaminated(attempt: Attempt) -> int:
-    """Return how many flags say that something else than the model shaped an attempt's figures."""
-    return sum(raised.flag in CONTAMINATING for raised in attempt.flags)
-
-
-def _disturbance(attempt: Attempt) -> tuple[int, float]:
-    """Return what orders attempts from the cleanest to the most disturbed."""
-    off = None if attempt.canary is None else attempt.canary.off_baseline
-    return contaminated(attempt), abs(off or 0.0)
-
 
 def _texts(attempt: Attempt) -> str:
-    return "; ".join(f"{raised.flag.name}: {raised.reason}" for raised in attempt.flags)
+    return "; ".join(f"{raised.flag.name}: {raised.reason}" for raised in flags_of(attempt))

@@ -14,6 +14,7 @@ from device_agent.sensors.catalogue import choose, known_sources
 from device_agent.sensors.modelled import EnergyModel
 from device_agent.sensors.raspberry_pi_pmic import LinearCalibration
 
+NOT_ASKED = "energy was not asked for"
 ON_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "cuda")
 
 
@@ -116,7 +117,7 @@ def plan_power(
         wait: Sleeps; ends the job where it is cancelled.
     """
     if not spec.energy:
-        return PowerPlan(absent_reason="energy was not asked for", wait=wait)
+        return PowerPlan(absent_reason=NOT_ASKED, wait=wait)
     wanted = spec.power_source or options.source
     try:
         if wanted == modelled.NAME and options.energy_model is not None:

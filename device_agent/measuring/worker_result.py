@@ -17,25 +17,21 @@ from device_agent.benchmark import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerResult:
-    """What a worker measured. Times in milliseconds, in the order they were taken.
+    """What a worker measured of a model by the end of the timed part. Times in milliseconds, in order.
 
     Attributes:
-        warm_load_ms: None where the second load failed, for the reason in `warm_load_absent_reason`.
         groups_ms: Loops of `group_runs` inferences; empty where one inference takes 1 ms or more.
         turn_ends: Number of samples at the end of each of the model's turns.
         canary_turns_ms: The reference model's latencies, one turn more than the model had; empty where it could not
             be run, for the reason in `canary_absent_reason`.
         longest_stall_ms: Longest time beyond the usual between two ends of runs.
         runs: Inferences of the model and the canary within the timed part.
-        operators: Empty where nobody asked, or for the reason in `operators_absent_reason`.
-        provider: What ran the model; with commas between where it was more than one.
+        provider: The execution provider that the model was opened with.
         precision: None where it is unknown or none of ours.
     """
 
     load_ms: float
     load_was_cold: bool
-    warm_load_ms: float | None
-    warm_load_absent_reason: str
     first_inference_ms: float
     warmup_ms: tuple[float, ...]
     samples_ms: tuple[float, ...]
@@ -52,12 +48,29 @@ class WorkerResult:
     interval_reached: bool
     memory: MemoryUsage
     gpu_peak_bytes: int | None
-    operators: tuple[OperatorTime, ...]
-    operators_absent_reason: str
     input_shapes: tuple[InputShape, ...]
     provider: str
     precision: Precision | None
     execution: ExecutionSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPasses:
+    """What a worker found in the passes behind the timed part.
+
+    Attributes:
+        warm_load_ms: None where the second load failed, for the reason in `warm_load_absent_reason`.
+        operators: Empty where nobody asked, or for the reason in `operators_absent_reason`.
+        provider: What ran the model; with commas between where it was more than one. None where nothing looked.
+        cpu_fallback: How much of it the CPU ran in place of the provider asked for. None where nothing looked.
+    """
+
+    warm_load_ms: float | None
+    warm_load_absent_reason: str
+    operators: tuple[OperatorTime, ...]
+    operators_absent_reason: str
+    provider: str | None
+    cpu_fallback: str | None
 
 
 def job_message(
@@ -88,12 +101,10 @@ def job_message(
 
 
 def parse_result(event: Mapping[str, Any], spec: BenchmarkSpec) -> WorkerResult:
-    """Return what a result event says of a job with this spec."""
+    """Return what the event `measured` says of a job with this spec."""
     return WorkerResult(
         load_ms=event["load_ns"] / 1e6,
         load_was_cold=event["load_was_cold"],
-        warm_load_ms=None if event["warm_load_ns"] is None else event["warm_load_ns"] / 1e6,
-        warm_load_absent_reason=event["warm_load_absent_reason"],
         first_inference_ms=event["first_inference_ns"] / 1e6,
         warmup_ms=_milliseconds(event["warmup_ns"]),
         samples_ms=_milliseconds(event["samples_ns"]),
@@ -110,15 +121,37 @@ def parse_result(event: Mapping[str, Any], spec: BenchmarkSpec) -> WorkerResult:
         interval_reached=event["interval_reached"],
         memory=_memory(event["memory"]),
         gpu_peak_bytes=event["gpu_peak_bytes"],
-        operators=tuple(_operator(row) for row in event["operators"]),
-        operators_absent_reason=event["operators_absent_reason"],
         input_shapes=tuple(
             InputShape(name=name, dimensions=tuple(sizes))
             for name, sizes in sorted(event["input_shapes"].items())
         ),
-        provider=", ".join(event["providers"]),
+        provider=event["provider"],
         precision=_PRECISIONS.get(event["precision"]),
-        execution=_execution(event, spec),
+        execution=_execution(event["execution"], spec),
+    )
+
+
+def parse_passes(event: Mapping[str, Any]) -> WorkerPasses:
+    """Return what the event `passed` says."""
+    return WorkerPasses(
+        warm_load_ms=None if event["warm_load_ns"] is None else event["warm_load_ns"] / 1e6,
+        warm_load_absent_reason=event["warm_load_absent_reason"],
+        operators=tuple(_operator(row) for row in event["operators"]),
+        operators_absent_reason=event["operators_absent_reason"],
+        provider=", ".join(event["providers"]),
+        cpu_fallback=event["cpu_fallback"],
+    )
+
+
+def passes_missed(spec: BenchmarkSpec, reason: str) -> WorkerPasses:
+    """Return what is known where no worker went through its passes, for this reason."""
+    return WorkerPasses(
+        warm_load_ms=None,
+        warm_load_absent_reason=reason,
+        operators=(),
+        operators_absent_reason=reason if spec.profile else "",
+        provider=None,
+        cpu_fallback=None,
     )
 
 
@@ -141,8 +174,7 @@ def _memory(fields: Mapping[str, Any]) -> MemoryUsage:
     )
 
 
-def _execution(event: Mapping[str, Any], spec: BenchmarkSpec) -> ExecutionSettings:
-    told = event["execution"]
+def _execution(told: Mapping[str, Any], spec: BenchmarkSpec) -> ExecutionSettings:
     return ExecutionSettings(
         intra_op_threads=told["intra_op_threads"],
         inter_op_threads=told["inter_op_threads"],
@@ -150,7 +182,7 @@ def _execution(event: Mapping[str, Any], spec: BenchmarkSpec) -> ExecutionSettin
         spinning=told["spinning"],
         cpu_affinity=spec.cpu_affinity,
         affinity_is_shared=told["affinity_is_shared"],
-        cpu_fallback=event["cpu_fallback"],
+        cpu_fallback=told["cpu_fallback"],
     )
 
 

@@ -1,4 +1,5 @@
 import itertools
+import statistics
 
 import grpc
 import pytest
@@ -49,6 +50,28 @@ def test_figures_agree_with_each_other(agent: Agent, model: str):
     assert len(measurement.warmup_ms) >= 10
     assert measurement.load_ms > 0
     assert measurement.first_inference_ms > 0
+
+
+def test_figures_can_be_found_again_from_what_was_taken(agent: Agent, model: str):
+    """Also those behind which are more than the samples: groups, and the reference model's turns."""
+    found = agent.measure(model).measurement
+    assert len(found.groups_ms) == found.grouped.groups == found.latency.samples
+    assert found.grouped.median_ms == pytest.approx(
+        statistics.median(found.groups_ms) / found.grouped.inferences_per_group
+    )
+    turns = found.canary_turns
+    medians = [statistics.median(turn.latencies_ms) for turn in turns]
+    assert (turns[0].samples_before, turns[-1].samples_before) == (0, found.latency.samples)
+    assert (medians[0], medians[-1]) == pytest.approx((found.canary.before_ms, found.canary.after_ms))
+    assert statistics.median(medians) == pytest.approx(found.canary.median_ms)
+    if found.HasField("drift_corrected_ms"):
+        corrected = []
+        for first, last, *around_ms in zip(turns, turns[1:], medians, medians[1:], strict=False):
+            if all(abs(turn_ms / found.canary.baseline_ms - 1) <= 0.1 for turn_ms in around_ms):
+                scale = found.canary.baseline_ms / statistics.fmean(around_ms)
+                samples = found.samples_ms[first.samples_before : last.samples_before]
+                corrected += [scale * sample for sample in samples]
+        assert statistics.median(corrected) == pytest.approx(found.drift_corrected_ms)
 
 
 def test_memory_is_measured(agent: Agent, model: str):

@@ -270,6 +270,8 @@ def test_agent_lists_what_it_measured(agent: Agent):
     listed = second.benchmarks[0].measurement
     assert listed.latency == records[0].measurement.latency
     assert list(listed.samples_ms) == []
+    assert list(listed.groups_ms) == []
+    assert list(listed.canary_turns) == []
 
 
 def test_agent_filters_what_it_measured(agent: Agent):

@@ -178,8 +178,8 @@ def history_entry(request: BenchmarkRequest, record: BenchmarkRecord) -> History
     """Return what the history keeps of a finished benchmark."""
     message = _record(record)
     encoded = message.SerializeToString()
-    message.measurement.ClearField("samples_ms")
-    message.measurement.ClearField("warmup_ms")
+    for raw in ("samples_ms", "warmup_ms", "groups_ms", "canary_turns"):
+        message.measurement.ClearField(raw)
     return HistoryEntry(
         request_id=record.request_id,
         model_sha256=record.model_sha256,

@@ -4,6 +4,7 @@ from edgenas.v1 import measurement_pb2
 
 from device_agent.benchmark import (
     CanaryReading,
+    CanaryTurn,
     DiscardedAttempt,
     EnergyReading,
     ExecutionSettings,
@@ -32,10 +33,12 @@ def measurement_to_wire(measurement: Measurement) -> measurement_pb2.Measurement
         first_inference_ms=measurement.first_inference_ms,
         warmup_ms=measurement.warmup_ms,
         samples_ms=measurement.samples_ms,
+        groups_ms=measurement.groups_ms,
         memory=_memory(measurement.memory),
         gpu_peak_bytes=measurement.gpu_peak_bytes,
         canary=None if canary is None else _canary(canary),
         canary_absent_reason=measurement.canary_absent_reason,
+        canary_turns=map(_canary_turn, measurement.canary_turns),
         drift_corrected_ms=measurement.drift_corrected_ms,
         energy_mj=None if energy is None else energy.net_mj,
         energy_absent_reason=measurement.energy_absent_reason,
@@ -84,6 +87,10 @@ def _canary(canary: CanaryReading) -> measurement_pb2.Canary:
         median_ms=canary.median_ms,
         baseline_ms=canary.baseline_ms,
     )
+
+
+def _canary_turn(turn: CanaryTurn) -> measurement_pb2.CanaryTurn:
+    return measurement_pb2.CanaryTurn(samples_before=turn.samples_before, latencies_ms=turn.latencies_ms)
 
 
 def _energy(energy: EnergyReading) -> measurement_pb2.Energy:

@@ -131,6 +131,8 @@ class Measurement(google.protobuf.message.Message):
     CANARY_ABSENT_REASON_FIELD_NUMBER: builtins.int
     OPERATORS_ABSENT_REASON_FIELD_NUMBER: builtins.int
     WARM_LOAD_ABSENT_REASON_FIELD_NUMBER: builtins.int
+    GROUPS_MS_FIELD_NUMBER: builtins.int
+    CANARY_TURNS_FIELD_NUMBER: builtins.int
     load_ms: builtins.float
     """Time to create the worker's first session from the model file, in milliseconds."""
     first_inference_ms: builtins.float
@@ -222,6 +224,16 @@ class Measurement(google.protobuf.message.Message):
     def execution(self) -> Global___ExecutionSettings:
         """How the runtime was set up."""
 
+    @property
+    def groups_ms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The raw figures behind `grouped` and `drift_corrected_ms`. Empty in listings, as `samples_ms`.
+        Time of every group in milliseconds, not divided, in order.
+        """
+
+    @property
+    def canary_turns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CanaryTurn]:
+        """The canary's turns in order: the first before all samples, the last behind them."""
+
     def __init__(
         self,
         *,
@@ -256,9 +268,11 @@ class Measurement(google.protobuf.message.Message):
         canary_absent_reason: builtins.str = ...,
         operators_absent_reason: builtins.str = ...,
         warm_load_absent_reason: builtins.str = ...,
+        groups_ms: collections.abc.Iterable[builtins.float] | None = ...,
+        canary_turns: collections.abc.Iterable[Global___CanaryTurn] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_canary", b"_canary", "_drift_corrected_ms", b"_drift_corrected_ms", "_energy", b"_energy", "_energy_mj", b"_energy_mj", "_gpu_peak_bytes", b"_gpu_peak_bytes", "_grouped", b"_grouped", "_warm_load_ms", b"_warm_load_ms", "after", b"after", "before", b"before", "canary", b"canary", "drift_corrected_ms", b"drift_corrected_ms", "energy", b"energy", "energy_mj", b"energy_mj", "execution", b"execution", "gpu_peak_bytes", b"gpu_peak_bytes", "grouped", b"grouped", "interference", b"interference", "latency", b"latency", "memory", b"memory", "warm_load_ms", b"warm_load_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_canary", b"_canary", "_drift_corrected_ms", b"_drift_corrected_ms", "_energy", b"_energy", "_energy_mj", b"_energy_mj", "_gpu_peak_bytes", b"_gpu_peak_bytes", "_grouped", b"_grouped", "_warm_load_ms", b"_warm_load_ms", "after", b"after", "agent_version", b"agent_version", "before", b"before", "canary", b"canary", "canary_absent_reason", b"canary_absent_reason", "discarded_attempts", b"discarded_attempts", "drift_corrected_ms", b"drift_corrected_ms", "energy", b"energy", "energy_absent_reason", b"energy_absent_reason", "energy_mj", b"energy_mj", "execution", b"execution", "first_inference_ms", b"first_inference_ms", "flag_reasons", b"flag_reasons", "flags", b"flags", "gate_wait_s", b"gate_wait_s", "gpu_peak_bytes", b"gpu_peak_bytes", "grouped", b"grouped", "interference", b"interference", "kernel_release", b"kernel_release", "latency", b"latency", "load_ms", b"load_ms", "load_was_cold", b"load_was_cold", "memory", b"memory", "operators", b"operators", "operators_absent_reason", b"operators_absent_reason", "provider", b"provider", "runtime_version", b"runtime_version", "samples_ms", b"samples_ms", "warm_load_absent_reason", b"warm_load_absent_reason", "warm_load_ms", b"warm_load_ms", "warmup_ms", b"warmup_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_canary", b"_canary", "_drift_corrected_ms", b"_drift_corrected_ms", "_energy", b"_energy", "_energy_mj", b"_energy_mj", "_gpu_peak_bytes", b"_gpu_peak_bytes", "_grouped", b"_grouped", "_warm_load_ms", b"_warm_load_ms", "after", b"after", "agent_version", b"agent_version", "before", b"before", "canary", b"canary", "canary_absent_reason", b"canary_absent_reason", "canary_turns", b"canary_turns", "discarded_attempts", b"discarded_attempts", "drift_corrected_ms", b"drift_corrected_ms", "energy", b"energy", "energy_absent_reason", b"energy_absent_reason", "energy_mj", b"energy_mj", "execution", b"execution", "first_inference_ms", b"first_inference_ms", "flag_reasons", b"flag_reasons", "flags", b"flags", "gate_wait_s", b"gate_wait_s", "gpu_peak_bytes", b"gpu_peak_bytes", "grouped", b"grouped", "groups_ms", b"groups_ms", "interference", b"interference", "kernel_release", b"kernel_release", "latency", b"latency", "load_ms", b"load_ms", "load_was_cold", b"load_was_cold", "memory", b"memory", "operators", b"operators", "operators_absent_reason", b"operators_absent_reason", "provider", b"provider", "runtime_version", b"runtime_version", "samples_ms", b"samples_ms", "warm_load_absent_reason", b"warm_load_absent_reason", "warm_load_ms", b"warm_load_ms", "warmup_ms", b"warmup_ms"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_canary", b"_canary"]) -> typing.Literal["canary"] | None: ...
     @typing.overload
@@ -336,6 +350,30 @@ class Canary(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_baseline_ms", b"_baseline_ms"]) -> typing.Literal["baseline_ms"] | None: ...
 
 Global___Canary: typing_extensions.TypeAlias = Canary
+
+@typing.final
+class CanaryTurn(google.protobuf.message.Message):
+    """The agent's reference model between two stretches of samples."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SAMPLES_BEFORE_FIELD_NUMBER: builtins.int
+    LATENCIES_MS_FIELD_NUMBER: builtins.int
+    samples_before: builtins.int
+    """How many of `samples_ms` had been taken before it."""
+    @property
+    def latencies_ms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Each of its inferences in milliseconds, in order."""
+
+    def __init__(
+        self,
+        *,
+        samples_before: builtins.int = ...,
+        latencies_ms: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["latencies_ms", b"latencies_ms", "samples_before", b"samples_before"]) -> None: ...
+
+Global___CanaryTurn: typing_extensions.TypeAlias = CanaryTurn
 
 @typing.final
 class Energy(google.protobuf.message.Message):

@@ -15,8 +15,6 @@ def worker_result(**changes: Any) -> WorkerResult:
     values: dict[str, Any] = {
         "load_ms": 4.0,
         "load_was_cold": True,
-        "warm_load_ms": 1.0,
-        "warm_load_absent_reason": "",
         "first_inference_ms": 12.0,
         "warmup_ms": (10.0,) * 30,
         "samples_ms": (10.0,) * 60,
@@ -40,8 +38,6 @@ def worker_result(**changes: Any) -> WorkerResult:
             method="VmHWM",
         ),
         "gpu_peak_bytes": None,
-        "operators": (),
-        "operators_absent_reason": "",
         "input_shapes": (),
         "provider": "CPUExecutionProvider",
         "precision": None,

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from made_up_results import evidence
 
 from device_agent.benchmark import CanaryReading, Flag, RaisedFlag
-from device_agent.measuring.flags import Evidence, raise_flags, relative_spread, span_means
+from device_agent.board.load import WindowLoad
+from device_agent.measuring.flags import (
+    Evidence,
+    energy_flags,
+    merged,
+    raise_flags,
+    relative_spread,
+    span_means,
+)
 from device_agent.measuring.latency import summarise
 
 
@@ -251,3 +259,42 @@ def test_spans_preserve_the_mean_up_to_what_is_left_over(samples: list[float]):
         assert math.isclose(mean_ms * taken, sum(rest[:taken]))
         rest = rest[taken:]
     assert sum(rest) < 100
+
+
+# --- the energy pass
+
+
+def window(**seen: float | None) -> WindowLoad:
+    values = dict.fromkeys(WindowLoad.__dataclass_fields__) | {"window_s": 20.0} | seen
+    return WindowLoad(**values)
+
+
+def test_quiet_energy_pass_raises_nothing():
+    # The agent itself wakes up to read the sensor, and whoever waits meanwhile waits for that.
+    assert energy_flags(window(other_cpu_percent=5.0, steal_percent=1.0, cpu_pressure_percent=9.0), ()) == ()
+    assert energy_flags(window(), ()) == ()
+
+
+def test_what_others_draw_during_an_energy_pass_is_told():
+    assert energy_flags(window(other_cpu_percent=40.0, steal_percent=3.0), ("it was hot",)) == (
+        RaisedFlag(flag=Flag.THROTTLED, reason="while energy was measured: it was hot"),
+        RaisedFlag(
+            flag=Flag.NOISE,
+            reason="while energy was measured: other processes used 40.0 % of a core, more than 5; "
+            "the hypervisor took 3.0 % of the processor, more than 1",
+        ),
+    )
+
+
+def test_flags_of_several_passes_are_each_told_once():
+    def told(flag: Flag, reason: str) -> RaisedFlag:
+        return RaisedFlag(flag=flag, reason=reason)
+
+    first = (told(Flag.NOISE, "a"), told(Flag.CANARY, "b"))
+    assert merged(first, (told(Flag.THROTTLED, "c"), told(Flag.NOISE, "d"))) == (
+        told(Flag.THROTTLED, "c"),
+        told(Flag.NOISE, "a; d"),
+        told(Flag.CANARY, "b"),
+    )
+    assert merged(first, ()) == first
+    assert merged() == ()

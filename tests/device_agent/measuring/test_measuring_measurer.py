@@ -13,6 +13,7 @@ import pytest
 from agent_harness import conv_model
 from measuring_lab import Laboratory, laboratory, workers
 from sensor_trees import build_ina2xx, write
+from worker_jobs import python_that
 
 from device_agent.benchmark import (
     CONTAMINATING,
@@ -23,9 +24,10 @@ from device_agent.benchmark import (
     Phase,
     Precision,
     Progress,
+    RaisedFlag,
 )
 from device_agent.errors import BenchmarkFailedError
-from device_agent.measuring import attempt
+from device_agent.measuring import attempt, energy
 from device_agent.runtimes.worker_process import StopSignal
 
 FULL = MeasurementMode.FULL
@@ -68,7 +70,7 @@ def throttled(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A job on a board that slows down to stay cool, all the time."""
     with laboratory(tmp_path_factory.mktemp("throttled"), retries=2) as lab:
         lab.board(cooling_state=3)
-        return Outcome(published=lab.measure(), progress=lab.progress)
+        return Outcome(published=lab.measure(profile=True), progress=lab.progress)
 
 
 def test_contaminated_job_is_tried_three_times(throttled: Outcome):
@@ -91,10 +93,10 @@ def test_discarded_attempts_tell_their_figures(throttled: Outcome):
         assert entry.median_ms > 0
 
 
-def test_published_is_the_attempt_with_the_fewest_flags(throttled: Outcome):
-    attempts = (throttled.published, *throttled.published.discarded)
-    contaminating = [len(flags(entry.flags) & CONTAMINATING) for entry in attempts]
-    assert contaminating[0] == min(contaminating)
+def test_discarded_attempts_go_through_no_further_passes(throttled: Outcome):
+    assert [entry.attempt for entry in throttled.progress if entry.phase is Phase.PROFILE] == [3]
+    assert throttled.published.operators
+    assert throttled.published.warm_load_ms is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +226,60 @@ def test_board_capped_from_the_start_is_flagged_where_its_governor_promises_more
     assert [entry.reason for entry in raised if entry.flag is Flag.FREQ] == [
         "the clock fell to 1200 MHz, 33 % below the expected 1800"
     ]
+
+
+# --- the passes beside the latency
+
+
+def test_passes_that_crash_cost_no_figure(tmp_path: Path):
+    crash = "import os\nimport onnxruntime\nonnxruntime.InferenceSession.end_profiling = lambda self: os.abort()\n"
+    with laboratory(tmp_path, worker_python=python_that(tmp_path, crash)) as lab:
+        measurement = lab.measure(profile=True)
+    assert measurement.latency.samples >= 64
+    assert measurement.operators == ()
+    assert measurement.operators_absent_reason.startswith(
+        "the passes beside the latency failed: the worker that measured the model was killed by SIGABRT"
+    )
+    assert measurement.warm_load_ms is None
+    assert measurement.warm_load_absent_reason == measurement.operators_absent_reason
+    assert measurement.energy_absent_reason == "energy was not asked for"
+
+
+def test_passes_that_never_end_cost_no_figure(tmp_path: Path):
+    with laboratory(tmp_path) as lab:
+        lab.on_progress = lambda told: lab.worker().suspend() if told.phase is Phase.PROFILE else None
+        measurement = lab.measure(profile=True, time_limit_s=10.0)
+    assert measurement.latency.samples >= 64
+    assert "the job ran longer than its time limit of 10 s" in measurement.operators_absent_reason
+
+
+@pytest.fixture
+def short_energy_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SETTLE_S", "IDLE_S", "ACTIVE_S", "MAX_ACTIVE_S"):
+        monkeypatch.setattr(energy, name, 0.1)
+
+
+@pytest.mark.usefixtures("short_energy_pass")
+def test_board_that_is_throttled_while_energy_is_measured_is_flagged_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # What the machine that this runs on does to the timed part is no matter of this test.
+    monkeypatch.setattr(attempt, "raise_flags", lambda evidence: ())
+    with laboratory(tmp_path, retries=1) as lab:
+        build_ina2xx(lab.root)
+        lab.board()
+
+        def throttle(told: Progress) -> None:
+            passes = lab.phases().count(Phase.ENERGY)
+            lab.board(cooling_state=2 if told.phase is Phase.ENERGY and passes == 1 else 0)
+
+        lab.on_progress = throttle
+        measurement = lab.measure(energy=True)
+        assert lab.phases().count(Phase.ENERGY) == 2
+    reason = "while energy was measured: cooling device cpufreq-cpu0 in state 0 before and 2 after"
+    (discarded,) = measurement.discarded
+    assert discarded.flags == (RaisedFlag(flag=Flag.THROTTLED, reason=reason),)
+    assert measurement.flags == ()
 
 
 # --- the gate

@@ -11,7 +11,7 @@ from worker_jobs import Job, allowed_cpus, python_that, run_job
 
 from device_agent import worker
 from device_agent.benchmark import BenchmarkSpec, MeasurementMode, Phase
-from device_agent.measuring.worker_result import parse_result
+from device_agent.measuring.worker_result import parse_passes, parse_result
 
 CPUS = psutil.Process().cpu_affinity()
 # It takes whole requests to the cloud, and no node of any model.
@@ -85,11 +85,19 @@ def fallen_back(model: Path) -> Job:
 
 
 def test_model_that_ran_on_the_cpu_instead_is_told(fallen_back: Job):
-    found = parse_result(fallen_back.result, SPEC)
+    found = parse_passes(fallen_back.result)
     assert found.provider == "CPUExecutionProvider"
     assert re.fullmatch(
         r"(\d+) of \1 nodes ran on CPUExecutionProvider, for 100 % of the time in the profile",
-        found.execution.cpu_fallback,
+        found.cpu_fallback,
+    )
+
+
+def test_fallback_is_unknown_until_something_looks_into_it(fallen_back: Job):
+    found = parse_result(fallen_back.result, SPEC)
+    assert found.provider == NO_NODES
+    assert found.execution.cpu_fallback == (
+        "it is not known which nodes ran on CPUExecutionProvider: nothing looked into it"
     )
 
 
