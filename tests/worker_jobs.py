@@ -9,6 +9,7 @@ from typing import Any
 
 from device_agent.benchmark import Phase, RuntimeDescription
 from device_agent.measuring.attempt import CANARY_FILE
+from device_agent.runtimes.catalogue import RUNTIMES
 from device_agent.runtimes.worker_process import WorkerProcess
 
 LIMIT_S = 60.0
@@ -59,7 +60,7 @@ def run_job(
         "profile": False,
         "energy": False,
     }
-    process = WorkerProcess(python, runtime)
+    process = WorkerProcess(python, RUNTIMES[runtime])
     phases: list[Phase] = []
 
     def note(phase: Phase) -> None:

@@ -19,13 +19,12 @@ from device_agent.cli.options import (
 )
 from device_agent.cli.tables import print_table
 from device_agent.errors import AgentError, InvalidRequestError
-
-RUNTIME_OF_SUFFIX = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
+from device_agent.runtimes.catalogue import RUNTIMES
 
 
 @click.command()
 @click.argument("model", type=click.Path(dir_okay=False, exists=True, path_type=Path))
-@click.option("--runtime", type=click.Choice(["onnx", "torchscript"]), show_default="by the file's ending")
+@click.option("--runtime", type=click.Choice(list(RUNTIMES)), show_default="by the file's ending")
 @click.option("--threads", type=click.IntRange(min=0), default=0, show_default="physical cores")
 @click.option("--affinity", default="", help="Processors for the threads, e.g. 0,1.")
 @click.option("--provider", default="", show_default="cpu", help="Execution provider, e.g. xnnpack.")
@@ -118,10 +117,12 @@ def _request(model: Path, **asked: Any) -> Any:
     """Return what a host would send."""
     from edgenas.v1 import benchmark_pb2
 
-    runtime = asked["runtime"] or RUNTIME_OF_SUFFIX.get(model.suffix)
+    usual = (known.name for known in RUNTIMES.values() if model.suffix in known.endings)
+    runtime = asked["runtime"] or next(usual, None)
     if runtime is None:
+        endings = ", ".join(ending for known in RUNTIMES.values() for ending in known.endings)
         raise InvalidRequestError(
-            f"'{model.name}' ends in neither .onnx nor .pt; name its runtime with --runtime"
+            f"'{model.name}' ends in none of {endings}; name its runtime with --runtime"
         )
     full, search = benchmark_pb2.MEASUREMENT_MODE_FULL, benchmark_pb2.MEASUREMENT_MODE_SEARCH
     zeros, random = benchmark_pb2.INPUT_DATA_ZEROS, benchmark_pb2.INPUT_DATA_RANDOM

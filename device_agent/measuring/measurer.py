@@ -106,7 +106,7 @@ class Measurer:
     def _start_worker(self, runtime: str) -> WorkerProcess:
         python = self.config.worker_python
         try:
-            worker = WorkerProcess(python, runtime)
+            worker = WorkerProcess(python, RUNTIMES[runtime])
             try:
                 self._describe(offered(worker.greet()))
             except BaseException:

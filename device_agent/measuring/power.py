@@ -7,6 +7,7 @@ from pathlib import Path
 from device_agent.benchmark import BenchmarkSpec, EnergyReading, Phase
 from device_agent.errors import SensorError
 from device_agent.measuring.energy import EnergyPass, InferenceWindow
+from device_agent.runtimes.catalogue import RUNTIMES
 from device_agent.runtimes.worker_process import WorkerProcess
 from device_agent.sensors import modelled
 from device_agent.sensors.base import PowerMeter, PowerSource
@@ -15,7 +16,6 @@ from device_agent.sensors.modelled import EnergyModel
 from device_agent.sensors.raspberry_pi_pmic import LinearCalibration
 
 NOT_ASKED = "energy was not asked for"
-ON_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "cuda")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ def plan_power(
         if wanted == modelled.NAME and options.energy_model is not None:
             known = _by_formula(options.energy_model, spec, model_path)
             return PowerPlan(known=known, wait=wait)
-        on_gpu = spec.provider in ON_GPU
+        on_gpu = spec.provider in RUNTIMES[spec.runtime].gpu_providers
         source = choose(root, wanted, sources=options.sources(), on_gpu=on_gpu)
         return PowerPlan(source=source, meter=source.open(root), wait=wait)
     except SensorError as error:

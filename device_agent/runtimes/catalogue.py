@@ -1,22 +1,15 @@
-"""The runtimes that the agent knows: what they read, what they are called, and which of them a Python has."""
+"""The runtimes that the agent knows, and which of them a Python has."""
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
-from device_agent.benchmark import (
-    BenchmarkSpec,
-    FailureReason,
-    ModelFormat,
-    Precision,
-    RuntimeDescription,
-    UnavailableRuntime,
-)
-from device_agent.errors import BenchmarkFailedError, InvalidRequestError, RuntimeUnavailableError
-from device_agent.runtimes import onnx_file, torchscript_file
-from device_agent.runtimes.worker_process import REMEDIES, WorkerProcess, worker_environment
+from device_agent.benchmark import RuntimeDescription, UnavailableRuntime
+from device_agent.errors import InvalidRequestError, RuntimeUnavailableError
+from device_agent.runtimes.base import Runtime
+from device_agent.runtimes.onnx import ONNX
+from device_agent.runtimes.torchscript import TORCHSCRIPT
+from device_agent.runtimes.worker_process import WorkerProcess, worker_environment
 from device_agent.text import shown
 
 LOOKUP_LIMIT_S = 60.0
@@ -33,95 +26,7 @@ print(json.dumps([found, known]))
 """
 
 
-def inspect_onnx(path: Path, spec: BenchmarkSpec) -> Precision | None:
-    """Check an ONNX file before its runtime sees it and return its precision.
-
-    Raises:
-        BenchmarkFailedError: If the agent refuses the file, it is in another precision than the spec asks for, or
-            nothing tells the shape of an input: ONNX Runtime shows a tensor of unknown rank as a scalar, so that
-            no worker could tell them apart.
-    """
-    contents = onnx_file.check(path)
-    shaped = {shape.name for shape in spec.input_shapes}
-    for entry in contents.inputs:
-        # What is no tensor (a sequence, say) the worker refuses by its type.
-        if entry.element_type is not None and entry.dimensions is None and entry.name not in shaped:
-            raise BenchmarkFailedError(
-                FailureReason.OPEN_SHAPE,
-                f"the model declares no shape for its input '{shown(entry.name)}'; give it in input_shapes, "
-                f"e.g. {shown(entry.name)}=1,3,224,224",
-            )
-    found = onnx_file.number_format(contents)
-    if spec.precision is not None and found is not None and found != spec.precision.value:
-        raise BenchmarkFailedError(
-            FailureReason.INVALID_SPEC,
-            f"the model is in {found}, the spec asks for {spec.precision.value}; convert the model first",
-        )
-    return onnx_file.precision_of(contents)
-
-
-def inspect_torchscript(path: Path, spec: BenchmarkSpec) -> Precision | None:
-    """Check a TorchScript archive before its runtime sees it; only the runtime can tell its precision.
-
-    Raises:
-        BenchmarkFailedError: If the agent refuses the file, or the spec asks for what only ONNX has.
-    """
-    torchscript_file.check(path)
-    if spec.precision is Precision.INT8_QDQ:
-        raise BenchmarkFailedError(
-            FailureReason.INVALID_SPEC,
-            f"the spec asks for {spec.precision.value}, pairs of QuantizeLinear and DequantizeLinear, which TorchScript "
-            "does not have; leave the precision unspecified, or convert the model to ONNX",
-        )
-    return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runtime:
-    """A runtime that the agent knows.
-
-    Attributes:
-        name: What a spec asks for.
-        format: What it reads.
-        package: What its Python must be able to import.
-        inspect: Checks a file against a spec before the runtime sees it, and returns its precision where the file
-            tells and it is one of ours.
-        providers: Short names of the execution providers that EdgeNAS offers, with the runtime's own names.
-    """
-
-    name: str
-    format: ModelFormat
-    package: str
-    inspect: Callable[[Path, BenchmarkSpec], Precision | None]
-    providers: Mapping[str, str]
-
-
-RUNTIMES: Mapping[str, Runtime] = {
-    runtime.name: runtime
-    for runtime in (
-        Runtime(
-            name="onnx",
-            format=ModelFormat.ONNX,
-            package="onnxruntime",
-            inspect=inspect_onnx,
-            providers={
-                "cpu": "CPUExecutionProvider",
-                "xnnpack": "XnnpackExecutionProvider",
-                "cuda": "CUDAExecutionProvider",
-                "tensorrt": "TensorrtExecutionProvider",
-                "nnapi": "NnapiExecutionProvider",
-                "qnn": "QNNExecutionProvider",
-            },
-        ),
-        Runtime(
-            name="torchscript",
-            format=ModelFormat.TORCHSCRIPT,
-            package="torch",
-            inspect=inspect_torchscript,
-            providers={"cpu": "cpu", "cuda": "cuda"},
-        ),
-    )
-}
+RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (ONNX, TORCHSCRIPT)}
 
 
 def provider_name(runtime: str, wanted: str) -> str:
@@ -170,7 +75,7 @@ def look_up(python: str, name: str) -> RuntimeDescription | UnavailableRuntime:
             name=name, reason=f"'{python}' does not tell whether it has {runtime.package}: {error}"
         )
     if not found:
-        return UnavailableRuntime(name=name, reason=f"'{python}' has no {runtime.package}; {REMEDIES[name]}")
+        return UnavailableRuntime(name=name, reason=f"'{python}' has no {runtime.package}; {runtime.remedy}")
     return RuntimeDescription(name=name, library=runtime.package, version=version, providers=())
 
 
@@ -178,13 +83,13 @@ def survey(python: str) -> tuple[tuple[RuntimeDescription, ...], tuple[Unavailab
     """Return the runtimes that a Python can import, by importing each, and those that it cannot."""
     found: list[RuntimeDescription] = []
     missing: list[UnavailableRuntime] = []
-    for name in RUNTIMES:
+    for name, runtime in RUNTIMES.items():
         known = look_up(python, name)
         if isinstance(known, UnavailableRuntime):
             missing.append(known)
             continue
         try:
-            worker = WorkerProcess(python, name)
+            worker = WorkerProcess(python, runtime)
             try:
                 found.append(offered(worker.greet()))
             finally:

@@ -24,6 +24,7 @@ from device_agent.errors import (
     WorkerLostError,
     WorkerSilentError,
 )
+from device_agent.runtimes.base import Runtime
 from device_agent.text import printable
 
 # A poll takes milliseconds in 31 bits.
@@ -33,17 +34,12 @@ WORKER_FILE = Path(__file__).parents[1] / "worker.py"
 START_LIMIT_S = 120.0
 # How the last line of a process tells that it died of it.
 OUT_OF_MEMORY_SIGNS = ("bad_alloc", "Cannot allocate memory", "MemoryError")
-LIBRARIES = {"onnx": "onnxruntime", "torchscript": "torch"}
-REMEDIES = {
-    "onnx": "install numpy and onnxruntime for it",
-    "torchscript": "install edgenas[torchscript], or numpy and torch for it",
-}
 
 
 class WorkerProcess:
     """One worker, good for one job. Its owner calls `close()`; `kill()` may come from any thread."""
 
-    def __init__(self, python: str, runtime: str) -> None:
+    def __init__(self, python: str, runtime: Runtime) -> None:
         """Start a worker for a runtime with this Python.
 
         Raises:
@@ -66,7 +62,7 @@ class WorkerProcess:
             ) from error
         try:
             self._process = subprocess.Popen(
-                [python, str(WORKER_FILE), runtime],
+                [python, str(WORKER_FILE), runtime.name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -113,7 +109,7 @@ class WorkerProcess:
         except WorkerDiedError as error:
             raise RuntimeUnavailableError(
                 f"the worker under '{self._python}' {error}; "
-                f"check that --worker-python is a Python that can import numpy and {LIBRARIES[self._runtime]}"
+                f"check that --worker-python is a Python that can import numpy and {self._runtime.package}"
             ) from error
         except WorkerGarbledError as error:
             raise RuntimeUnavailableError(
@@ -126,11 +122,11 @@ class WorkerProcess:
             ) from error
         if event["event"] == "unavailable":
             raise RuntimeUnavailableError(
-                f"'{self._python}' cannot import {LIBRARIES[self._runtime]}: {event['message']}; "
-                f"{REMEDIES[self._runtime]}, or choose another --worker-python"
+                f"'{self._python}' cannot import {self._runtime.package}: {event['message']}; "
+                f"{self._runtime.remedy}, or choose another --worker-python"
             )
         return RuntimeDescription(
-            name=self._runtime,
+            name=self._runtime.name,
             library=str(event["library"]),
             version=str(event["version"]),
             providers=tuple(event["providers"]),

@@ -125,7 +125,7 @@ def test_model_of_an_unknown_ending_needs_its_runtime(tmp_path: Path):
     path = tmp_path / "model.tflite"
     path.write_bytes(conv_model())
     assert refusal("bench", path, "--state-dir", tmp_path) == (
-        "edgenas-agent: 'model.tflite' ends in neither .onnx nor .pt; name its runtime with --runtime"
+        "edgenas-agent: 'model.tflite' ends in none of .onnx, .pt, .pth, .ts; name its runtime with --runtime"
     )
 
 
