@@ -46,7 +46,6 @@ class OnnxContents:
     """What an ONNX file holds. The domain `ai.onnx` is written as the empty text, its other name.
 
     Attributes:
-        opsets: The version of each domain's operators that the model asks for.
         operators: The operator types used in each domain, those in subgraphs and in functions included.
         functions: Domain and name of each function that the model itself defines.
         external_tensors: The first `EXTERNAL_LIMIT` of them.
@@ -55,7 +54,6 @@ class OnnxContents:
     """
 
     ir_version: int
-    opsets: Mapping[str, int]
     operators: Mapping[str, frozenset[str]]
     functions: frozenset[tuple[str, str]]
     external_tensors: tuple[ExternalTensor, ...]
@@ -78,7 +76,6 @@ class _Scan:
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self._fields = Fields(data)
         self._names_left = NAME_LIMIT
-        self._opsets: dict[str, int] = {}
         self._operators: defaultdict[str, set[str]] = defaultdict(set)
         self._functions: set[tuple[str, str]] = set()
         self._external: list[ExternalTensor] = []
@@ -94,8 +91,6 @@ class _Scan:
                 ir_version = signed(first)
             elif tag == tags.MODEL_GRAPH:
                 graph.append((first, end))
-            elif tag == tags.MODEL_OPSET_IMPORT:
-                self._opset([(first, end)])
             elif tag == tags.MODEL_FUNCTIONS:
                 self._function([(first, end)])
             # Not training_info: nothing that only runs models reads it.
@@ -110,23 +105,12 @@ class _Scan:
         self._graph(graph, depth=1)
         return OnnxContents(
             ir_version=ir_version,
-            opsets=self._opsets,
             operators={domain: frozenset(types) for domain, types in self._operators.items()},
             functions=frozenset(self._functions),
             external_tensors=tuple(self._external),
             stored_elements=dict(self._elements),
             inputs=tuple(entry for name, entry in self._inputs.items() if name not in self._filled),
         )
-
-    def _opset(self, message: Sequence[Span]) -> None:
-        domain, version = "", 0
-        for tag, first, end in self._fields.of(message):
-            if tag == tags.OPSET_DOMAIN:
-                domain = self._domain(first, end)
-            elif tag == tags.OPSET_VERSION:
-                version = signed(first)
-        self._count_name()
-        self._opsets[domain] = version
 
     def _function(self, message: Sequence[Span]) -> None:
         domain = name = ""

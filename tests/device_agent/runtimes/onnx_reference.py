@@ -73,7 +73,6 @@ def contents_of(model: onnx.ModelProto) -> OnnxContents:
     filled |= {sparse.values.name for sparse in model.graph.sparse_initializer}
     return OnnxContents(
         ir_version=model.ir_version,
-        opsets={normal(opset.domain): opset.version for opset in model.opset_import},
         operators={domain: frozenset(types) for domain, types in found.operators.items()},
         functions=frozenset((normal(function.domain), function.name) for function in model.functions),
         external_tensors=tuple(ExternalTensor(name=name, location=where) for name, where in found.external),

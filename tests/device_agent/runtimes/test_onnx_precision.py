@@ -45,7 +45,6 @@ def contents(
 ) -> OnnxContents:
     return OnnxContents(
         ir_version=8,
-        opsets={"": 17},
         operators={"": frozenset(operators)},
         functions=frozenset(),
         external_tensors=(),
