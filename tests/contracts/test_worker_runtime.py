@@ -4,6 +4,7 @@ import importlib.util
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -13,13 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 from worker_jobs import Job, allowed_cpus, python_that, run_job
 
 from device_agent import worker
-from device_agent.benchmark import FailureReason, Phase
+from device_agent.benchmark import FailureReason, ModelFormat, Phase
 from device_agent.errors import BenchmarkFailedError
+from device_agent.runtimes.base import Runtime
 from device_agent.runtimes.catalogue import RUNTIMES
 
 SHAPE = [1, 3, 16, 16]
 CPUS = psutil.Process().cpu_affinity()
-every_runtime = pytest.mark.parametrize("name", worker.RUNTIMES)
+every_runtime = pytest.mark.parametrize("name", RUNTIMES)
 
 
 def onnx_model() -> bytes:
@@ -75,8 +77,12 @@ def torchscript_model() -> bytes:
     return file.getvalue()
 
 
-MODELS: Mapping[str, Callable[[], bytes]] = {"onnx": onnx_model, "torchscript": torchscript_model}
+MODELS: Mapping[ModelFormat, Callable[[], bytes]] = {
+    ModelFormat.ONNX: onnx_model,
+    ModelFormat.TORCHSCRIPT: torchscript_model,
+}
 # Code that breaks a library: its profiler, and all loads but the first (the reference model's is ONNX Runtime's own).
+# Of any other runtime the class itself is broken.
 NO_PROFILER: Mapping[str, str] = {
     "onnx": """
 import onnxruntime
@@ -119,7 +125,21 @@ def load(*arguments, **options):
 torch.jit.load = load
 """,
 }
+NO_PROFILE_METHOD = """
+    def profile(self, path, job, arrays):
+        raise RuntimeError("it does not run here")
+"""
+NO_SECOND_LOAD_METHOD = """
+    loads = 0
+    def load(self, path, job):
+        self.loads += 1
+        if self.loads == 2:
+            raise MemoryError("std::bad_alloc")
+        return super().load(path, job)
+"""
 LAYERS = {"stem.conv", "stem", "body.conv", "body"}
+# Mode of execution and whether threads spin: PyTorch tells nothing of either.
+SET_UP = {"onnx": ("sequential", True), "torchscript": (None, None)}
 
 
 def job(name: str, model: Path, **fields: object) -> Job:
@@ -137,7 +157,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def model_of(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp("runtime") / f"model.{RUNTIMES[name].format.value}"
-            made[name].write_bytes(MODELS[name]())
+            made[name].write_bytes(MODELS[RUNTIMES[name].format]())
         return made[name]
 
     return model_of
@@ -156,6 +176,17 @@ def measured(model: Callable[[str], Path]) -> Callable[[str], Job]:
     return measured_by
 
 
+def broken_class(name: str, method: str, folder: Path) -> Runtime:
+    """Return the row of a runtime whose class has this method instead of its own."""
+    own, path = RUNTIMES[name].worker_file, folder / "broken_class.py"
+    path.write_text(
+        "import runpy\nfrom __main__ import RUNTIMES\n"
+        + (f"runpy.run_path({str(own)!r})\n" if own else "")
+        + f"class Broken(RUNTIMES[{name!r}]):\n{method}\nRUNTIMES[{name!r}] = Broken\n"
+    )
+    return replace(RUNTIMES[name], worker_file=path)
+
+
 def failure(name: str, path: Path, **fields: object) -> BenchmarkFailedError:
     with pytest.raises(BenchmarkFailedError) as caught:
         job(name, path, **fields)
@@ -163,8 +194,17 @@ def failure(name: str, path: Path, **fields: object) -> BenchmarkFailedError:
     return caught.value
 
 
-def test_every_runtime_has_a_model_and_is_known_to_the_agent():
-    assert set(MODELS) == set(worker.RUNTIMES) == set(RUNTIMES)
+def test_every_format_has_a_model():
+    assert set(MODELS) == set(ModelFormat)
+
+
+def test_worker_has_each_runtime_that_no_other_file_brings():
+    assert set(worker.RUNTIMES) == {name for name, row in RUNTIMES.items() if row.worker_file is None}
+
+
+@every_runtime
+def test_runtime_offers_what_it_runs_on_a_gpu(name: str):
+    assert RUNTIMES[name].gpu_providers <= set(RUNTIMES[name].providers.values())
 
 
 @every_runtime
@@ -193,11 +233,11 @@ def test_runtime_tells_the_precision_or_leaves_it_to_the_agent(name: str, measur
 
 @every_runtime
 def test_runtime_tells_how_it_was_set_up(name: str, measured: Callable[[str], Job]):
-    """PyTorch tells nothing of a mode of execution, nor whether its threads spin."""
-    told = {"onnx": ("sequential", True), "torchscript": (None, None)}[name]
     execution = measured(name).result["execution"]
-    assert (execution["intra_op_threads"], execution["inter_op_threads"]) == (1, 1)
-    assert (execution["execution_mode"], execution["spinning"]) == told
+    assert execution["intra_op_threads"] == 1
+    assert execution["inter_op_threads"] in (1, None)
+    mode, spinning = SET_UP.get(name, (execution["execution_mode"], execution["spinning"]))
+    assert (execution["execution_mode"], execution["spinning"]) == (mode, spinning)
     assert execution["affinity_is_shared"] is False
 
 
@@ -209,13 +249,15 @@ def test_threads_are_bound_as_the_result_tells(name: str, model: Callable[[str],
     def look(phase: Phase, pid: int) -> None:
         # The model has warmed up: its threads have worked for long, those of the reference model not at all.
         if phase is Phase.CANARY:
-            bound.extend(allowed_cpus(pid)[:2])
+            bound.extend(allowed_cpus(pid))
 
-    # Large enough to be worth a second thread.
-    shape = {"image": [1, 3, 96, 96] if name == "torchscript" else SHAPE}
+    # Large enough to be worth a second thread; TorchScript declares no shape.
+    shape = {"image": [1, 3, 96, 96] if RUNTIMES[name].format is ModelFormat.TORCHSCRIPT else SHAPE}
     result = job(
         name, model(name), threads=2, cpu_affinity=cpus, profile=False, input_shapes=shape, on_phase=look
     ).result
+    # A runtime may use one thread whatever it is asked for, and tells so.
+    del bound[result["execution"]["intra_op_threads"] :]
     each, all_of_them = {str(cpu) for cpu in cpus}, {f"{cpus[0]}-{cpus[1]}", f"{cpus[0]},{cpus[1]}"}
     assert set(bound) <= (all_of_them if result["execution"]["affinity_is_shared"] else each)
     assert len(set(bound)) == (1 if result["execution"]["affinity_is_shared"] else 2)
@@ -278,9 +320,11 @@ def test_profile_is_no_slower_than_the_model_by_an_order_of_magnitude(
 
 @every_runtime
 def test_profiler_that_fails_costs_nothing_but_the_profile(
-    name: str, model: Callable[[str], Path], tmp_path: Path
+    name: str, model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    result = job(name, model(name), python=python_that(tmp_path, NO_PROFILER[name])).result
+    if name not in NO_PROFILER:
+        monkeypatch.setitem(RUNTIMES, name, broken_class(name, NO_PROFILE_METHOD, tmp_path))
+    result = job(name, model(name), python=python_that(tmp_path, NO_PROFILER.get(name, ""))).result
     assert result["operators"] == []
     assert result["operators_absent_reason"].startswith("the profiler failed: ")
     assert "\n" not in result["operators_absent_reason"]
@@ -290,9 +334,11 @@ def test_profiler_that_fails_costs_nothing_but_the_profile(
 
 @every_runtime
 def test_second_load_that_fails_costs_nothing_but_its_time(
-    name: str, model: Callable[[str], Path], tmp_path: Path
+    name: str, model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    result = job(name, model(name), python=python_that(tmp_path, NO_SECOND_LOAD[name])).result
+    if name not in NO_SECOND_LOAD:
+        monkeypatch.setitem(RUNTIMES, name, broken_class(name, NO_SECOND_LOAD_METHOD, tmp_path))
+    result = job(name, model(name), python=python_that(tmp_path, NO_SECOND_LOAD.get(name, ""))).result
     assert result["warm_load_ns"] is None
     reason = result["warm_load_absent_reason"]
     assert reason.startswith("the model could not be loaded a second time: ")
@@ -304,5 +350,5 @@ def test_second_load_that_fails_costs_nothing_but_its_time(
 @every_runtime
 def test_broken_file_is_an_invalid_model(name: str, tmp_path: Path):
     path = tmp_path / "broken"
-    path.write_bytes(MODELS[name]()[:300])
+    path.write_bytes(MODELS[RUNTIMES[name].format]()[:300])
     assert failure(name, path).reason is FailureReason.INVALID_MODEL
