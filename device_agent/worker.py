@@ -1663,7 +1663,7 @@ def read_job() -> Tuple[Optional[Dict[str, Any]], bytes]:
 
 
 def main() -> None:
-    """Serve one job."""
+    """Serve one job with the runtime named on the command line, and behind it the file that brings it, if any."""
     # This file's folder is the agent's package: none of its files may shadow what the runtime imports.
     own_folder = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != own_folder]
@@ -1678,6 +1678,11 @@ def main() -> None:
     limit_files(FILE_LIMIT_BYTES)
     agent = Agent(claim_stdout())
     try:
+        if len(sys.argv) > 2:
+            # A third party's: from __main__ it imports what its class derives from, and RUNTIMES, to which it adds it.
+            import runpy
+
+            runpy.run_path(sys.argv[2])
         runtime = RUNTIMES[sys.argv[1]]()
     except ImportError as error:
         agent.emit("unavailable", message=one_line(error))

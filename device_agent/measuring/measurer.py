@@ -31,7 +31,7 @@ from device_agent.measuring.gate import Gate, GateOutcome
 from device_agent.measuring.job import Job
 from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
 from device_agent.measuring.record import contaminated, flags_of, record_of
-from device_agent.runtimes.catalogue import RUNTIMES, look_up, offered
+from device_agent.runtimes.catalogue import BROKEN, RUNTIMES, look_up, offered
 from device_agent.runtimes.worker_process import StopSignal, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class Measurer:
             known = [self._described[name] for name in RUNTIMES]
         return Runtimes(
             available=tuple(entry for entry in known if isinstance(entry, RuntimeDescription)),
-            missing=tuple(entry for entry in known if isinstance(entry, UnavailableRuntime)),
+            missing=(*(entry for entry in known if isinstance(entry, UnavailableRuntime)), *BROKEN),
         )
 
     def _describe(self, found: RuntimeDescription | UnavailableRuntime) -> None:

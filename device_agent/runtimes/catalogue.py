@@ -1,8 +1,14 @@
-"""The runtimes that the agent knows, and which of them a Python has."""
+"""The runtimes that the agent knows, and which of them a Python has.
+
+A third party adds a runtime with an entry point of the group `edgenas.runtimes`, which names a `Runtime` with a
+`worker_file`. docs/runtimes.md shows one.
+"""
 
 import json
+import logging
 import subprocess
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 
 from device_agent.benchmark import RuntimeDescription, UnavailableRuntime
 from device_agent.errors import InvalidRequestError, RuntimeUnavailableError
@@ -10,8 +16,12 @@ from device_agent.runtimes.base import Runtime
 from device_agent.runtimes.onnx import ONNX
 from device_agent.runtimes.torchscript import TORCHSCRIPT
 from device_agent.runtimes.worker_process import WorkerProcess, worker_environment
-from device_agent.text import shown
+from device_agent.text import one_line, shown
 
+logger = logging.getLogger(__name__)
+
+ENTRY_POINTS = "edgenas.runtimes"
+REASON_LIMIT = 500
 LOOKUP_LIMIT_S = 60.0
 # Asks a Python for a package without importing it: PyTorch alone takes seconds and 200 MB.
 LOOKUP = """
@@ -26,7 +36,38 @@ print(json.dumps([found, known]))
 """
 
 
-RUNTIMES: Mapping[str, Runtime] = {runtime.name: runtime for runtime in (ONNX, TORCHSCRIPT)}
+OWN = (ONNX, TORCHSCRIPT)
+
+
+def known_runtimes() -> tuple[Mapping[str, Runtime], tuple[UnavailableRuntime, ...]]:
+    """Return every runtime by name, the agent's own first, and those of third parties that are left out."""
+    known = {runtime.name: runtime for runtime in OWN}
+    broken: list[UnavailableRuntime] = []
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            runtime = _checked(entry.load(), known)
+        except Exception as error:
+            # Whatever a stranger's package raises must not keep the agent from its own runtimes.
+            reason = one_line(f"{entry.value} fails with {error!r}", REASON_LIMIT)
+            reason += "; update the package that brings it, or remove it"
+            logger.warning("runtime %s is left out: %s", entry.name, reason)
+            broken.append(UnavailableRuntime(name=entry.name, reason=reason))
+        else:
+            known[runtime.name] = runtime
+    return known, tuple(broken)
+
+
+def _checked(brought: object, known: Mapping[str, Runtime]) -> Runtime:
+    if not isinstance(brought, Runtime):
+        raise TypeError(f"it is a {type(brought).__name__}, not a Runtime of device_agent.runtimes.base")
+    if brought.name in known:
+        raise ValueError(f"there is a runtime {brought.name!r} already")
+    if brought.worker_file is None or not brought.worker_file.is_file():
+        raise ValueError(f"its worker_file is {brought.worker_file}, which is no file")
+    return brought
+
+
+RUNTIMES, BROKEN = known_runtimes()
 
 
 def provider_name(runtime: str, wanted: str) -> str:
@@ -96,4 +137,4 @@ def survey(python: str) -> tuple[tuple[RuntimeDescription, ...], tuple[Unavailab
                 worker.close()
         except RuntimeUnavailableError as error:
             missing.append(UnavailableRuntime(name=name, reason=str(error)))
-    return tuple(found), tuple(missing)
+    return tuple(found), (*missing, *BROKEN)

@@ -52,6 +52,7 @@ class WorkerProcess:
         self._limit_s = math.inf
         self._taken = False
         self._oom_kills: int | None = None
+        brought = [] if runtime.worker_file is None else [str(runtime.worker_file)]
         try:
             # A file rather than a pipe: nobody has to read along while the worker is timing.
             self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close())
@@ -62,7 +63,7 @@ class WorkerProcess:
             ) from error
         try:
             self._process = subprocess.Popen(
-                [python, str(WORKER_FILE), runtime.name],
+                [python, str(WORKER_FILE), runtime.name, *brought],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -107,9 +108,11 @@ class WorkerProcess:
         try:
             event = self._receive(time.monotonic() + START_LIMIT_S)
         except WorkerDiedError as error:
+            file = self._runtime.worker_file
+            also = "" if file is None else f" and run '{file}'"
             raise RuntimeUnavailableError(
                 f"the worker under '{self._python}' {error}; "
-                f"check that --worker-python is a Python that can import numpy and {self._runtime.package}"
+                f"check that --worker-python is a Python that can import numpy and {self._runtime.package}{also}"
             ) from error
         except WorkerGarbledError as error:
             raise RuntimeUnavailableError(
