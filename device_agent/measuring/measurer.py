@@ -31,6 +31,7 @@ from device_agent.measuring.gate import Gate, GateOutcome
 from device_agent.measuring.job import Job
 from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
 from device_agent.measuring.record import contaminated, flags_of, record_of
+from device_agent.measuring.timed_window import TimedWindow
 from device_agent.runtimes.catalogue import BROKEN, RUNTIMES, look_up, offered
 from device_agent.runtimes.worker_process import StopSignal, WorkerProcess
 
@@ -76,9 +77,12 @@ class Runtimes:
 class Measurer:
     """Measures models in fresh workers. One thread drives it; `runtimes()` may be called from any."""
 
-    def __init__(self, config: MeasuringConfig, baselines: Baselines) -> None:
+    def __init__(
+        self, config: MeasuringConfig, baselines: Baselines, window: TimedWindow | None = None
+    ) -> None:
         self.config = config
         self._baselines = baselines
+        self._window = window
         self._bench = Bench(config.root, baselines, config.gate_limit_s)
         self._gate = Gate(config.root, baselines)
         self._spare: WorkerProcess | None = None

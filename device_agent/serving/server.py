@@ -25,6 +25,7 @@ from device_agent.board.description import describe_board
 from device_agent.errors import StartupError
 from device_agent.measuring.baselines import BASELINES_FILE, Baselines
 from device_agent.measuring.measurer import Measurer, MeasuringConfig
+from device_agent.measuring.timed_window import TimedWindow
 from device_agent.serving.footprint import share_arenas
 from device_agent.serving.history import HISTORY_FILE, History
 from device_agent.serving.lock import holding
@@ -91,10 +92,11 @@ def serving(config: AgentConfig) -> Iterator[str]:
         history = stack.enter_context(
             contextlib.closing(History(config.state_dir / HISTORY_FILE, answers.labels_in))
         )
-        measurer = Measurer(config.measuring, Baselines(config.state_dir / BASELINES_FILE))
+        window = TimedWindow()
+        measurer = Measurer(config.measuring, Baselines(config.state_dir / BASELINES_FILE), window)
         queue = BenchmarkQueue(measurer=measurer, models=models, history=history)
         server, health_service = _build_server(
-            measurer, models, history, queue, reflected=not config.allow_insecure_network
+            measurer, models, history, queue, window, reflected=not config.allow_insecure_network
         )
         bound_port = _bind(server, host, port)
         queue.start()
@@ -103,7 +105,8 @@ def serving(config: AgentConfig) -> Iterator[str]:
             yield f"{_bracketed(host)}:{bound_port}"
         finally:
             health_service.enter_graceful_shutdown()
-            # The queue first: it ends the streams that would otherwise hold the server for its grace.
+            # These first: they end the streams that would otherwise hold the server for its grace.
+            window.stop()
             queue.stop()
             server.stop(SHUTDOWN_GRACE_S).wait()
 
@@ -148,7 +151,13 @@ def _open_models(config: AgentConfig) -> ModelStore:
 
 
 def _build_server(
-    measurer: Measurer, models: ModelStore, history: History, queue: BenchmarkQueue, *, reflected: bool
+    measurer: Measurer,
+    models: ModelStore,
+    history: History,
+    queue: BenchmarkQueue,
+    window: TimedWindow,
+    *,
+    reflected: bool,
 ) -> tuple[grpc.Server, health.HealthServicer]:
     board = describe_board(measurer.config.root)
     slots = StreamSlots(STREAM_LIMIT)
@@ -156,7 +165,9 @@ def _build_server(
     device_pb2_grpc.add_DeviceServiceServicer_to_server(
         DeviceService(board=board, measurer=measurer, models=models, queue=queue, slots=slots), server
     )
-    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models=models, slots=slots), server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(
+        ModelService(models=models, slots=slots, window=window), server
+    )
     benchmark_pb2_grpc.add_BenchmarkServiceServicer_to_server(
         BenchmarkService(board=board, queue=queue, history=history, slots=slots), server
     )

@@ -23,6 +23,7 @@ from device_agent.errors import (
     TooManyStreamsError,
 )
 from device_agent.measuring.measurer import Measurer
+from device_agent.measuring.timed_window import TimedWindow
 from device_agent.sensors.base import PowerSource
 from device_agent.sensors.catalogue import survey
 from device_agent.sensors.watch import PowerWatch
@@ -137,11 +138,12 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
-    """The model cache."""
+    """The model cache. To take a model in is work, and waits while another one is timed."""
 
-    def __init__(self, *, models: ModelStore, slots: StreamSlots) -> None:
+    def __init__(self, *, models: ModelStore, slots: StreamSlots, window: TimedWindow) -> None:
         self._models = models
         self._slots = slots
+        self._window = window
 
     def HasModel(  # noqa: N802 (generated name)
         self, request: model_pb2.HasModelRequest, context: grpc.ServicerContext
@@ -158,7 +160,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.UploadModelResponse:
         """Receive a model; one that is already held is answered at once, without reading its chunks."""
         with _answering(context), self._slots.taken():
-            first = next(request_iterator, None)
+            messages = self._between_windows(request_iterator, context)
+            first = next(messages, None)
             if first is None or first.WhichOneof("part") != "header":
                 raise InvalidRequestError(
                     "the upload does not begin with a header; send one, then the chunks"
@@ -167,11 +170,38 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             held_bytes = self._models.size_bytes(header.sha256)
             if held_bytes is None:
                 with self._models.receive(header.sha256, header.format, header.size_bytes) as upload:
-                    for message in request_iterator:
+                    for message in messages:
                         upload.write(requests.chunk_from_wire(message))
             return model_pb2.UploadModelResponse(
                 sha256=header.sha256, size_bytes=held_bytes or header.size_bytes
             )
+
+    def _between_windows(
+        self, messages: Iterator[model_pb2.UploadModelRequest], context: grpc.ServicerContext
+    ) -> Iterator[model_pb2.UploadModelRequest]:
+        """Yield each message, and end where they end, once nothing is timed.
+
+        What is not asked for stays with its sender, but for the one message that comes when a window opens and
+        what gRPC takes ahead.
+
+        Raises:
+            AgentStoppingError: If the agent stops, or the caller has gone and reads no status.
+        """
+        gone = threading.Event()
+
+        def leave() -> None:
+            gone.set()
+            self._window.wake()
+
+        if not context.add_callback(leave):
+            gone.set()
+        while True:
+            message = next(messages, None)
+            if not self._window.wait_until_closed(gone):
+                raise AgentStoppingError("the agent is shutting down; upload the model when it is back")
+            if message is None:
+                return
+            yield message
 
 
 class BenchmarkService(benchmark_pb2_grpc.BenchmarkServiceServicer):
