@@ -91,8 +91,8 @@ def test_signal_ends_the_agent_and_its_streams(tmp_path: Path, number: int):
     with running_agent(tmp_path) as agent:
         sha256 = agent.upload(conv_model())
         running = agent.watch(sha256, spec(mode=FULL))
-        waiting = agent.watch(sha256)
         until_measuring(running)
+        waiting = agent.watch(sha256)
         next(waiting)
         agent.process.send_signal(number)
         for stream in (running, waiting):
