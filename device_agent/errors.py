@@ -20,6 +20,7 @@ AgentError
     ├── RuntimeUnavailableError  no worker with its runtime imported can be had
     ├── RuntimeStartingError     the first worker is still importing the runtime
     ├── AgentStoppingError       the agent is shutting down
+    ├── ModelCacheError          the model cache cannot be read or written
     ├── HistoryError             the history database cannot be read or written
     └── JobCrashedError          a defect of the agent ended the job
 """
@@ -116,6 +117,10 @@ class RuntimeStartingError(CallError):
 
 class AgentStoppingError(CallError):
     """The agent is shutting down."""
+
+
+class ModelCacheError(CallError):
+    """The model cache cannot be read or written."""
 
 
 class HistoryError(CallError):

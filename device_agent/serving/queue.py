@@ -21,14 +21,12 @@ from device_agent.errors import (
     BenchmarkFailedError,
     BenchmarkNotFoundError,
     CallError,
-    InvalidRequestError,
     JobCrashedError,
     QueueFullError,
     RequestConflictError,
     RuntimeUnavailableError,
 )
 from device_agent.measuring.measurer import Measurer
-from device_agent.runtimes.catalogue import RUNTIMES
 from device_agent.runtimes.worker_process import StopSignal
 from device_agent.serving.footprint import give_memory_back
 from device_agent.serving.history import History
@@ -148,9 +146,9 @@ class BenchmarkQueue:
         Raises:
             RequestConflictError: If the id was used with another model or spec.
             ModelNotFoundError: If the model must be uploaded first.
-            InvalidRequestError: If the runtime does not read the model's format.
             QueueFullError: If too many jobs wait already.
             AgentStoppingError: If the agent is shutting down.
+            ModelCacheError: If the model cache cannot be read.
             HistoryError: If the history cannot be read.
         """
         with self._changed:
@@ -162,7 +160,7 @@ class BenchmarkQueue:
                     raise QueueFullError(
                         f"{WAITING_LIMIT} benchmarks wait for this board already; ask again when some are done"
                     )
-                job = Job(request, self._hold(request))
+                job = Job(request, self._models.hold(request.model_sha256))
                 self._waiting.append(job)
                 self._announce_positions()
             elif not job.request.asks_the_same(request):
@@ -171,17 +169,6 @@ class BenchmarkQueue:
                     "choose a new id for a new measurement"
                 )
             return Subscription(job, self._changed)
-
-    def _hold(self, request: BenchmarkRequest) -> Path:
-        path, model_format = self._models.hold(request.model_sha256)
-        readable = RUNTIMES[request.spec.runtime].format
-        if model_format is not readable:
-            self._models.let_go(request.model_sha256)
-            raise InvalidRequestError(
-                f"spec.runtime is '{request.spec.runtime}', which reads {readable.value}; the model was uploaded "
-                f"as {model_format.value}; name the runtime for that, or export the model again"
-            )
-        return path
 
     def cancel(self, request_id: str) -> bool:
         """End a waiting or running job; return False where it had already ended.

@@ -3,7 +3,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -15,11 +14,9 @@ from agent_harness import (
     FULL,
     conv_model,
     running_agent,
-    sha256_of,
     spec,
     until,
     until_measuring,
-    upload_parts,
 )
 from edgenas.v1 import benchmark_pb2, device_pb2, model_pb2
 
@@ -141,32 +138,6 @@ def test_streams_leave_threads_for_short_calls(tmp_path: Path):
         agent.describe()
         for stream in streams:
             stream.cancel()
-
-
-def test_full_disk_is_reported_and_leaves_nothing(tmp_path: Path):
-    """A tmpfs of 2 MiB in a mount namespace of the agent's own is a real small disk."""
-    probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True)
-    if probe.returncode:
-        pytest.skip(f"no mount namespaces here: {probe.stderr.decode().strip()}")
-    mounted = 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"'
-    prefix = ["unshare", "-rm", "sh", "-c", mounted, str(tmp_path)]
-    slow, fast, small = bytes([1]) * 1_200_000, bytes([2]) * 1_200_000, bytes([3]) * 400_000
-    with running_agent(tmp_path, prefix=prefix) as agent:
-        other_is_done = threading.Event()
-
-        def parts():
-            header, *chunks = upload_parts(slow, chunk=100_000)
-            yield from (header, chunks[0])
-            other_is_done.wait(CALL_LIMIT_S)
-            yield from chunks[1:]
-
-        overtaken = agent.models.UploadModel.future(parts(), timeout=CALL_LIMIT_S)
-        agent.upload(fast)
-        other_is_done.set()
-        error = overtaken.exception()
-        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "the disk of the agent's state directory is full" in error.details()
-        assert agent.upload(small) == sha256_of(small)
 
 
 def test_port_in_use_is_refused(tmp_path: Path):

@@ -17,10 +17,10 @@ from agent_harness import (
     until_measuring,
     upload_parts,
 )
-from edgenas.v1 import model_pb2
+from edgenas.v1 import benchmark_pb2, model_pb2
 
 from device_agent.benchmark import ModelFormat
-from device_agent.errors import ModelMismatchError, ModelNotFoundError, StorageFullError
+from device_agent.errors import ModelCacheError, ModelMismatchError, ModelNotFoundError, StorageFullError
 from device_agent.serving.models import ModelStore
 
 MIB = 1 << 20
@@ -92,6 +92,28 @@ def test_malformed_uploads_are_refused(agent: Agent):
         assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert message in error.details()
     assert partial_files(agent) == []
+
+
+def announced_as_torchscript(data: bytes):
+    header, *chunks = upload_parts(data)
+    header.header.format = model_pb2.MODEL_FORMAT_TORCHSCRIPT
+    return [header, *chunks]
+
+
+def test_model_that_was_announced_in_the_wrong_format_can_be_measured_in_the_right_one(agent: Agent):
+    """Whoever notices the mistake need not send the bytes again, and is told that they are there."""
+    data = conv_model(seed=24)
+    agent.models.UploadModel(iter(announced_as_torchscript(data)), timeout=CALL_LIMIT_S)
+    assert has_model(agent, sha256_of(data))
+    assert agent.measure(sha256_of(data)).model_format == model_pb2.MODEL_FORMAT_ONNX
+    assert agent.upload(data) == sha256_of(data)
+    assert agent.measure(sha256_of(data)).model_format == model_pb2.MODEL_FORMAT_ONNX
+
+
+def test_model_of_another_format_than_the_runtimes_is_told_as_such(agent: Agent):
+    failure = agent.fail(agent.upload(conv_model(seed=25)), spec(runtime="torchscript"))
+    assert failure.reason == benchmark_pb2.FAILURE_REASON_INVALID_MODEL
+    assert "the file is no TorchScript archive" in failure.message
 
 
 def test_broken_off_upload_leaves_nothing(agent: Agent):
@@ -170,6 +192,42 @@ def test_store_refuses_what_only_held_models_could_make_room_for(tmp_path: Path)
         put(models, b"2" * 60)
     models.let_go(held)
     assert put(models, b"2" * 60) == sha256_of(b"2" * 60)
+
+
+def test_store_sets_aside_what_an_upload_announces(tmp_path: Path):
+    models = store(tmp_path)
+    idle, data = put(models, b"0" * 30), b"1" * 80
+    with models.receive(sha256_of(data), ModelFormat.ONNX, len(data)) as upload:
+        # Room was made when it began, so that the files of both never exceed the limit together.
+        assert models.size_bytes(idle) is None
+        with pytest.raises(StorageFullError, match="or are on their way"):
+            put(models, b"2" * 30)
+        beside = put(models, b"3" * 20)
+        upload.write(data)
+    assert [models.size_bytes(sha256) for sha256 in (sha256_of(data), beside)] == [80, 20]
+
+
+def test_store_gives_back_what_a_broken_off_upload_announced(tmp_path: Path):
+    models = store(tmp_path)
+    with pytest.raises(RuntimeError), models.receive("a" * 64, ModelFormat.ONNX, 80):
+        raise RuntimeError("the caller has gone")
+    assert put(models, b"1" * 80) == sha256_of(b"1" * 80)
+
+
+def test_store_keeps_one_file_of_bytes_that_come_twice_at_one_time(tmp_path: Path):
+    models, data = store(tmp_path), b"1" * 40
+    with models.receive(sha256_of(data), ModelFormat.TORCHSCRIPT, 40) as upload:
+        upload.write(data)
+        put(models, data)
+    (file,) = tmp_path.iterdir()
+    assert file.read_bytes() == data
+
+
+def test_folder_that_has_gone_is_told(tmp_path: Path):
+    models = store(tmp_path / "models")
+    (tmp_path / "models").rmdir()
+    with pytest.raises(ModelCacheError, match="cannot be used: No such file or directory; make sure"):
+        put(models, b"1")
 
 
 def test_store_removes_stale_partial_files_at_start(tmp_path: Path):

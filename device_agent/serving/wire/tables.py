@@ -28,6 +28,7 @@ STATUS_OF: Mapping[type[errors.CallError], grpc.StatusCode] = {
     errors.RuntimeUnavailableError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.RuntimeStartingError: grpc.StatusCode.UNAVAILABLE,
     errors.AgentStoppingError: grpc.StatusCode.UNAVAILABLE,
+    errors.ModelCacheError: grpc.StatusCode.INTERNAL,
     errors.HistoryError: grpc.StatusCode.INTERNAL,
     errors.JobCrashedError: grpc.StatusCode.INTERNAL,
 }
