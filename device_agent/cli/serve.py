@@ -27,6 +27,13 @@ MIB = 1 << 20
     help="MiB of models to keep; the oldest-used go first.",
 )
 @click.option(
+    "--history-limit-mb",
+    type=click.IntRange(min=0),
+    default=1024,
+    show_default=True,
+    help="MiB of finished benchmarks to keep; the oldest go first, the newest never. 0 keeps all.",
+)
+@click.option(
     "--allow-insecure-network", is_flag=True, help="Serve beyond this machine, to callers nobody checks."
 )
 @click.option(
@@ -36,6 +43,7 @@ def serve(
     address: str,
     state_dir: Path,
     cache_limit_mb: int,
+    history_limit_mb: int,
     allow_insecure_network: bool,
     exit_on_stdin_eof: bool,
     **measuring: Any,
@@ -50,6 +58,7 @@ def serve(
             state_dir=state_dir.expanduser().absolute(),
             measuring=measuring_config(**measuring),
             cache_limit_bytes=cache_limit_mb * MIB,
+            history_limit_bytes=history_limit_mb * MIB or None,
             allow_insecure_network=allow_insecure_network,
         )
         stop = stop_requests(exit_on_stdin_eof=exit_on_stdin_eof)

@@ -1,10 +1,14 @@
 """Finished benchmarks in a SQLite file. It stores what `wire` encodes and never looks inside.
 
-Nothing is ever deleted: a record is what a measurement cost, and a thousand of them, raw samples included,
-are some tens of megabytes.
+A record is what a measurement cost, and a thousand of them, raw samples included, are some tens of megabytes: they
+are kept until all of them exceed a limit. Then the oldest go. Their pages are filled again by the next records, so
+that the file stays as large as it is; to shrink it each time would write everything twice, which wears out an SD
+card. It shrinks when the agent starts, which is when the limit may have been lowered. A file that an agent without a
+limit began cannot shrink, but stops growing.
 """
 
 import contextlib
+import logging
 import re
 import sqlite3
 import threading
@@ -16,9 +20,12 @@ from pathlib import Path
 from device_agent.errors import HistoryError, InvalidRequestError, StartupError
 from device_agent.text import shown
 
+logger = logging.getLogger(__name__)
+
 HISTORY_FILE = "history.sqlite"
 SCHEMA_VERSION = 2
 LOCK_WAIT_S = 5.0
+MIB = 1 << 20
 CREATE = (
     """
     CREATE TABLE benchmarks (
@@ -40,6 +47,11 @@ UPGRADE = (
     "ALTER TABLE benchmarks ADD COLUMN flagged INTEGER",
     "CREATE INDEX benchmarks_by_name ON benchmarks (model_name)",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+# Sequences are never used again, so that the token of a page means the same whatever was removed since.
+REMOVE_OLDEST = (
+    "DELETE FROM benchmarks WHERE sequence = (SELECT min(sequence) FROM benchmarks)"
+    " AND sequence < (SELECT max(sequence) FROM benchmarks)"
 )
 FILL = "UPDATE benchmarks SET model_name = name_in(summary), flagged = flagged_in(summary)"
 
@@ -74,18 +86,27 @@ class Page:
 class History:
     """The open history. Its methods may be called from any thread; its owner calls `close()`."""
 
-    def __init__(self, path: Path, labels_in: Callable[[bytes], tuple[str, bool]] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        labels_in: Callable[[bytes], tuple[str, bool]] | None = None,
+        *,
+        limit_bytes: int | None = None,
+    ) -> None:
         """Open the history, creating it where there is none and upgrading it where it is an older one.
 
         Args:
             path: The file.
             labels_in: Returns the model's name and whether there are flags, of an encoded summary; for the
                 upgrade of a history that does not tell them.
+            limit_bytes: Size from which on the oldest benchmarks are removed, but never the newest; None removes
+                nothing.
 
         Raises:
             StartupError: If the file cannot be opened or is not a history that this version reads.
         """
         self._path = path
+        self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
         try:
             # Autocommit: every statement is durable when it returns.
@@ -96,6 +117,9 @@ class History:
             raise StartupError(f"cannot open the history '{path}': {error}") from error
         try:
             self._prepare(labels_in)
+            if limit_bytes is not None:
+                self._trim()
+                self._shrink()
         except sqlite3.Error as error:
             self._database.close()
             raise StartupError(
@@ -107,6 +131,8 @@ class History:
             raise
 
     def _prepare(self, labels_in: Callable[[bytes], tuple[str, bool]] | None) -> None:
+        # Heeded only before anything is written, and later ignored.
+        self._database.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._database.execute("PRAGMA journal_mode = WAL")
         # A record that was announced must survive a power cut, which WAL's default does not promise.
         self._database.execute("PRAGMA synchronous = FULL")
@@ -156,10 +182,13 @@ class History:
             try:
                 yield self._database
             except sqlite3.Error as error:
-                raise HistoryError(f"the history '{self._path}' cannot be used: {error}") from error
+                raise HistoryError(
+                    f"the history '{self._path}' cannot be used: {error}; make sure that its disk has room and can be "
+                    "written, or move the state with --state-dir"
+                ) from error
 
     def add(self, entry: HistoryEntry) -> None:
-        """Store a finished benchmark; it is on the disk when this returns.
+        """Store a finished benchmark; it is on the disk when this returns. The oldest may have gone for it.
 
         Raises:
             HistoryError: If it cannot be written.
@@ -181,6 +210,46 @@ class History:
                     entry.record,
                 ),
             )
+            if self._limit_bytes is not None:
+                self._trim()
+
+    def _trim(self) -> None:
+        """Remove the oldest benchmarks that exceed the limit. Where that fails, all stay, and the next time tries."""
+        assert self._limit_bytes is not None
+        removed = 0
+        try:
+            if self._used_bytes() <= self._limit_bytes:
+                return
+            self._database.execute("BEGIN IMMEDIATE")
+            while self._used_bytes() > self._limit_bytes and self._database.execute(REMOVE_OLDEST).rowcount:
+                removed += 1
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            # A full disk ends the transaction by itself.
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            logger.warning("cannot remove the oldest benchmarks from the history '%s': %s", self._path, error)
+            return
+        if removed:
+            limit_mib = self._limit_bytes / MIB
+            logger.info(
+                "removed %d of the oldest benchmarks: the history may have %g MiB", removed, limit_mib
+            )
+
+    def _shrink(self) -> None:
+        """Give the pages that nothing needs back to the disk."""
+        try:
+            # As a script: `execute` takes one step, which frees one page.
+            self._database.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            logger.warning("cannot shrink the history '%s': %s", self._path, error)
+
+    def _used_bytes(self) -> int:
+        pages, free, page_bytes = (
+            self._database.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int(pages - free) * int(page_bytes)
 
     def find(self, request_id: str) -> tuple[bytes, bytes] | None:
         """Return the encoded request and record of a finished benchmark, or None where there is none.
@@ -206,7 +275,7 @@ class History:
         started_before: datetime | None = None,
         flagged: bool | None = None,
     ) -> Page:
-        """Return one page, newest first. Benchmarks that finish meanwhile never shift a later page.
+        """Return one page, newest first. Benchmarks that finish or are removed meanwhile never shift a later page.
 
         Args:
             size: Largest number of benchmarks in the page, at least 1.

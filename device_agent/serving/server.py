@@ -61,12 +61,18 @@ OPTIONS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
-    """How an agent runs. `address` is HOST:PORT; port 0 takes a free one."""
+    """How an agent runs.
+
+    Attributes:
+        address: HOST:PORT; port 0 takes a free one.
+        history_limit_bytes: Size from which on the oldest benchmarks are removed; None removes nothing.
+    """
 
     address: str
     state_dir: Path
     measuring: MeasuringConfig
     cache_limit_bytes: int
+    history_limit_bytes: int | None
     allow_insecure_network: bool
 
 
@@ -90,7 +96,13 @@ def serving(config: AgentConfig) -> Iterator[str]:
         stack.enter_context(holding(config.state_dir))
         models = _open_models(config)
         history = stack.enter_context(
-            contextlib.closing(History(config.state_dir / HISTORY_FILE, answers.labels_in))
+            contextlib.closing(
+                History(
+                    config.state_dir / HISTORY_FILE,
+                    answers.labels_in,
+                    limit_bytes=config.history_limit_bytes,
+                )
+            )
         )
         window = TimedWindow()
         measurer = Measurer(config.measuring, Baselines(config.state_dir / BASELINES_FILE), window)

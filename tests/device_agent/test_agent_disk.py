@@ -1,5 +1,7 @@
 """Disks that are small or refuse to be written: real ones, in a mount namespace of the agent's own."""
 
+import contextlib
+import shutil
 import subprocess
 import threading
 import time
@@ -47,8 +49,16 @@ def in_two_parts(data: bytes, go_on: threading.Event) -> Iterator[model_pb2.Uplo
     yield from rest
 
 
-def refused(upload: grpc.Future) -> tuple[grpc.StatusCode, str]:
-    error = upload.exception(CALL_LIMIT_S)
+def fill(file: Path) -> None:
+    """Leave nothing of the disk that a file is on."""
+    with file.open("wb", buffering=0) as opened, contextlib.suppress(OSError):
+        while True:
+            opened.write(bytes(4096))
+    assert shutil.disk_usage(file.parent).free == 0
+
+
+def refused(call: grpc.Future) -> tuple[grpc.StatusCode, str]:
+    error = call.exception(CALL_LIMIT_S)
     return error.code(), error.details()
 
 
@@ -103,3 +113,20 @@ def test_disk_that_went_read_only_is_told_in_one_line(tmp_path: Path):
         assert agent.upload(other) == sha256_of(other)
         assert agent.measure(held).model_sha256 == held
     assert "Traceback" not in (tmp_path / "stderr.log").read_text()
+
+
+def test_result_that_the_full_disk_does_not_take_is_told(tmp_path: Path):
+    with running_agent(tmp_path, prefix=on_a_disk(tmp_path)) as agent:
+        held = agent.upload(conv_model())
+        others = seen_by(agent, tmp_path) / "what somebody else wrote"
+        fill(others)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(agent.watch(held, request_id="lost"))
+        assert caught.value.code() == grpc.StatusCode.INTERNAL
+        assert caught.value.details() == (
+            f"the history '{tmp_path / 'history.sqlite'}' cannot be used: database or disk is full; make sure that its "
+            "disk has room and can be written, or move the state with --state-dir"
+        )
+        others.unlink()
+        kept = agent.measure(held, request_id="lost")
+        assert agent.measure(held, request_id="lost") == kept

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from device_agent.errors import HistoryError, InvalidRequestError, StartupError
 from device_agent.serving.history import HISTORY_FILE, History, HistoryEntry
 
+MIB = 1 << 20
+BIG = bytes(MIB // 10)
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
@@ -37,7 +40,13 @@ PRAGMA user_version = 1;
 
 
 def entry(
-    number: int, *, model: str = "m", name: str = "", runtime: str = "onnx", flagged: bool = False
+    number: int,
+    *,
+    model: str = "m",
+    name: str = "",
+    runtime: str = "onnx",
+    flagged: bool = False,
+    record: bytes = b"record",
 ) -> HistoryEntry:
     return HistoryEntry(
         request_id=f"id-{number}",
@@ -48,7 +57,7 @@ def entry(
         flagged=flagged,
         request=b"request",
         summary=b"%d" % number,
-        record=b"record",
+        record=record,
     )
 
 
@@ -133,6 +142,110 @@ def test_entry_is_found_after_reopening(history, tmp_path):
     found = reopened.find("id-7")
     reopened.close()
     assert found == (b"request", b"record")
+
+
+def limited(path: Path, limit_bytes: int | None = MIB) -> contextlib.closing[History]:
+    return contextlib.closing(History(path, limit_bytes=limit_bytes))
+
+
+def numbers(history: History) -> list[int]:
+    return [int(summary) for summary in history.page(size=500).summaries]
+
+
+def file_bytes(path: Path) -> int:
+    """Return the size of a closed history; what SQLite keeps beside an open one is gone then."""
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    return path.stat().st_size
+
+
+def test_oldest_benchmarks_make_room_for_the_newest(tmp_path):
+    path = tmp_path / HISTORY_FILE
+    with limited(path) as history:
+        for number in range(40):
+            history.add(entry(number, record=BIG))
+        # Ten fit into 1 MiB but for what is needed to find them.
+        assert numbers(history) == list(range(39, 30, -1))
+        assert history.find("id-30") is None
+        assert history.find("id-31") == (b"request", BIG)
+    # One more was there before the oldest went, and its pages wait for the next.
+    assert MIB - len(BIG) < file_bytes(path) < MIB + len(BIG)
+
+
+def test_newest_benchmark_stays_however_large_it_is(tmp_path):
+    with limited(tmp_path / HISTORY_FILE) as history:
+        history.add(entry(0))
+        history.add(entry(1, record=bytes(2 * MIB)))
+        assert numbers(history) == [1]
+
+
+def test_history_without_a_limit_keeps_all(tmp_path):
+    with limited(tmp_path / HISTORY_FILE, None) as history:
+        for number in range(40):
+            history.add(entry(number, record=BIG))
+        assert len(numbers(history)) == 40
+
+
+def test_removed_benchmarks_do_not_shift_later_pages(tmp_path):
+    with limited(tmp_path / HISTORY_FILE) as history:
+        for number in range(9):
+            history.add(entry(number, record=BIG))
+        first = history.page(size=3)
+        assert first.summaries == (b"8", b"7", b"6")
+        for number in range(9, 13):
+            history.add(entry(number, record=BIG))
+        assert numbers(history)[-1] == 4
+        second = history.page(size=3, token=first.next_token)
+        assert (second.summaries, second.next_token) == ((b"5", b"4"), "")
+        for number in range(13, 30):
+            history.add(entry(number, record=BIG))
+        assert history.page(size=3, token=first.next_token).summaries == ()
+
+
+def test_lower_limit_shrinks_the_file_at_the_next_start(tmp_path):
+    path = tmp_path / HISTORY_FILE
+    with limited(path, None) as history:
+        for number in range(40):
+            history.add(entry(number, record=BIG))
+    assert file_bytes(path) > 3 * MIB
+    with limited(path) as history:
+        assert numbers(history) == list(range(39, 30, -1))
+    assert file_bytes(path) <= MIB
+
+
+def test_file_of_an_older_agent_stops_growing(tmp_path):
+    path = tmp_path / HISTORY_FILE
+    old_history(path, [b"net"] * 3)
+    with contextlib.closing(History(path, labels_in, limit_bytes=MIB)) as history:
+        for number in range(10, 50):
+            history.add(entry(number, record=BIG))
+        assert numbers(history) == list(range(49, 40, -1))
+    assert file_bytes(path) < MIB + len(BIG)
+
+
+def test_benchmark_is_kept_although_older_ones_cannot_be_removed(tmp_path, caplog):
+    with limited(tmp_path / HISTORY_FILE) as history:
+        history.add(entry(0))
+        history._database.execute(
+            "CREATE TRIGGER stubborn BEFORE DELETE ON benchmarks BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+        history.add(entry(1, record=bytes(2 * MIB)))
+        assert numbers(history) == [1, 0]
+        assert "cannot remove the oldest benchmarks from the history" in caplog.text
+        history._database.execute("DROP TRIGGER stubborn")
+        history.add(entry(2))
+        assert numbers(history) == [2]
+
+
+def test_agent_keeps_its_history_within_its_limit(tmp_path):
+    with limited(tmp_path / HISTORY_FILE, None) as history:
+        for number in range(20):
+            record = benchmark_pb2.BenchmarkRecord(request_id=f"id-{number}").SerializeToString()
+            history.add(replace(entry(number, record=BIG), summary=record))
+    with running_agent(tmp_path, "--history-limit-mb", "1") as agent:
+        listed = agent.benchmarks.ListBenchmarks(
+            benchmark_pb2.ListBenchmarksRequest(), timeout=CALL_LIMIT_S
+        ).benchmarks
+        assert [record.request_id for record in listed] == [f"id-{number}" for number in range(19, 10, -1)]
 
 
 def test_corrupt_file_is_a_clear_error(tmp_path):

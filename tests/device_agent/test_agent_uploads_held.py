@@ -146,6 +146,7 @@ def test_stopping_agent_ends_held_uploads(tmp_path: Path, monkeypatch: pytest.Mo
         state_dir=tmp_path,
         measuring=MeasuringConfig(worker_python=sys.executable, job_timeout_s=CALL_LIMIT_S),
         cache_limit_bytes=10 * len(DATA),
+        history_limit_bytes=None,
         allow_insecure_network=False,
     )
     with (
