@@ -70,13 +70,17 @@ def _power_sources(root: Path) -> tuple[Check, ...]:
     from device_agent.doctor.offers import check_power_sources
     from device_agent.sensors import catalogue
 
-    survey = catalogue.survey(root)
+    sources = catalogue.known_sources()
     try:
-        catalogue.choose(root)
-        advice = ""
+        chosen, advice = catalogue.choose(root, sources=sources), ""
     except SensorError as error:
-        advice = str(error)
-    return check_power_sources(survey, advice)
+        chosen, advice = None, str(error)
+    return check_power_sources(
+        catalogue.survey(root, sources),
+        chosen=chosen,
+        passed_over=catalogue.passed_over(root, chosen, sources=sources),
+        advice=advice,
+    )
 
 
 def _board(root: Path, state_dir: Path, watch_s: float) -> tuple[Check, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from device_agent.benchmark import RuntimeDescription, UnavailableRuntime
 from device_agent.doctor.check import Check, failed, passed, warned
-from device_agent.sensors.base import PowerSource
+from device_agent.sensors.base import PowerSource, Scope
 
 
 def check_runtimes(
@@ -26,24 +26,49 @@ def check_runtimes(
 
 
 def check_power_sources(
-    survey: Sequence[tuple[PowerSource, str | None]], advice: str = ""
+    survey: Sequence[tuple[PowerSource, str | None]],
+    *,
+    chosen: PowerSource | None = None,
+    passed_over: Sequence[tuple[PowerSource, str]] = (),
+    advice: str = "",
 ) -> tuple[Check, ...]:
-    """Return a row for each power source that can be read, or one that says what to do where none can.
+    """Return a row for each power source that can be read and each sensor that should be, or one that says why none can.
 
     Args:
         survey: Each source with the reason why it cannot be read, None where it can.
-        advice: What to do where none can; empty for the reasons of them all.
+        chosen: What is read for a model on the processor; None where nothing can be.
+        passed_over: Sensors that are there and would be read if they could, with what stands in their way.
+        advice: What to do where none is chosen; empty for the reasons of them all.
     """
     readable = [source for source, absent_reason in survey if absent_reason is None]
-    if readable:
-        return tuple(
-            passed(f"power {source.name}", f"covers the {source.scope.value}") for source in readable
+    rows = [
+        passed(
+            f"power {source.name}",
+            f"covers the {source.scope.value}" + (", and is what is read" if source == chosen else ""),
         )
-    reasons = [f"{source.name}: {reason}" for source, reason in survey]
-    return (
-        warned(
-            "power",
-            f"none of {len(survey)} known sources can be read, so energy will be absent",
-            advice or "; ".join(reasons) or "install a release of the agent that knows this board's sensor",
-        ),
-    )
+        for source in readable
+    ]
+    for source, obstacle in passed_over:
+        instead = (
+            "nothing else tells what the card takes"
+            if source.scope is Scope.GPU or chosen is None
+            else f"{chosen.name} takes its place"
+        )
+        rows.append(warned(f"power {source.name}", f"it is there and cannot be read; {instead}", obstacle))
+    if chosen is None:
+        what = (
+            "only a graphics card can be read, and not what the processor takes"
+            if readable
+            else f"none of {len(survey)} known sources can be read"
+        )
+        reasons = [f"{source.name}: {reason}" for source, reason in survey if reason is not None]
+        rows.append(
+            warned(
+                "power",
+                f"{what}, so energy will be absent",
+                advice
+                or "; ".join(reasons)
+                or "install a release of the agent that knows this board's sensor",
+            )
+        )
+    return tuple(rows)

@@ -98,6 +98,29 @@ def choose(
     raise SensorError(_nothing_to_read(root, candidates))
 
 
+def passed_over(
+    root: Path, chosen: PowerSource | None, *, sources: Sequence[PowerSource] | None = None
+) -> tuple[tuple[PowerSource, str], ...]:
+    """Return the sensors that are there, that no reading comes from, and that would tell more than the chosen one.
+
+    That is any that comes before it, and a graphics card's own, which nothing else stands in for.
+
+    Args:
+        root: Where the kernel's files are.
+        chosen: What is read for a model on the processor; None where nothing can be.
+        sources: Those to choose from, best first; None for all that are known.
+
+    Returns:
+        Each with what stands in its way and what to do.
+    """
+    sources = known_sources() if sources is None else sources
+    names = [source.name for source in sources]
+    better = names.index(chosen.name) if chosen is not None and chosen.name in names else 0
+    wanted = (source for rank, source in enumerate(sources) if rank < better or source.scope is Scope.GPU)
+    obstacles = ((source, _obstacle(source, root)) for source in wanted)
+    return tuple((source, text) for source, text in obstacles if text is not None)
+
+
 def _sees_model(source: PowerSource, on_gpu: bool) -> bool:
     return source.name not in PROCESSOR_ALONE if on_gpu else source.scope is not Scope.GPU
 

@@ -63,13 +63,42 @@ def test_board_without_any_runtime_fails():
     assert check.verdict is Verdict.FAIL
 
 
+INA, RAPL, CARD = Source("ina226", Scope.INPUT), Source("rapl", Scope.SOC), Source("nvml", Scope.GPU)
+
+
 def test_power_sources_that_can_be_read_have_a_row_each():
-    survey = ((Source("ina226", Scope.INPUT), None), (Source("rapl", Scope.SOC), "root only"))
-    assert check_power_sources(survey) == (passed("power ina226", "covers the input"),)
+    survey = ((INA, None), (RAPL, None), (CARD, "no driver"))
+    assert check_power_sources(survey, chosen=INA) == (
+        passed("power ina226", "covers the input, and is what is read"),
+        passed("power rapl", "covers the soc"),
+    )
+
+
+def test_better_sensor_that_cannot_be_read_is_told_with_its_remedy():
+    survey = ((INA, "its shunt is 0; set it"), (RAPL, None))
+    found = check_power_sources(survey, chosen=RAPL, passed_over=((INA, "its shunt is 0; set it"),))
+    assert found == (
+        passed("power rapl", "covers the soc, and is what is read"),
+        warned(
+            "power ina226", "it is there and cannot be read; rapl takes its place", "its shunt is 0; set it"
+        ),
+    )
+
+
+def test_card_that_cannot_be_read_is_replaced_by_nothing():
+    survey = ((RAPL, None), (CARD, "two cards; name one"))
+    found = check_power_sources(survey, chosen=RAPL, passed_over=((CARD, "two cards; name one"),))
+    assert found[1:] == (
+        warned(
+            "power nvml",
+            "it is there and cannot be read; nothing else tells what the card takes",
+            "two cards; name one",
+        ),
+    )
 
 
 def test_board_without_a_power_source_says_why():
-    survey = ((Source("ina226", Scope.INPUT), "none found"), (Source("rapl", Scope.SOC), "root only"))
+    survey = ((INA, "none found"), (RAPL, "root only"))
     assert check_power_sources(survey) == (
         warned(
             "power",
@@ -80,9 +109,20 @@ def test_board_without_a_power_source_says_why():
 
 
 def test_board_without_a_power_source_is_advised():
-    survey = ((Source("rapl", Scope.SOC), "root only"),)
-    (check,) = check_power_sources(survey, "a virtual machine sees no power sensor")
+    (check,) = check_power_sources(((RAPL, "root only"),), advice="a virtual machine sees no power sensor")
     assert check.remedy == "a virtual machine sees no power sensor"
+
+
+def test_board_whose_graphics_card_alone_can_be_read_is_advised():
+    found = check_power_sources(((RAPL, "root only"), (CARD, None)), advice="make its counters readable")
+    assert found == (
+        passed("power nvml", "covers the gpu"),
+        warned(
+            "power",
+            "only a graphics card can be read, and not what the processor takes, so energy will be absent",
+            "make its counters readable",
+        ),
+    )
 
 
 def test_governor_that_moves_the_clock_is_told_with_its_command(tmp_path: Path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from board_trees import jetson_orin, raspberry_pi, vcgencmd, virtual_machine, write, x86_laptop
 from click.testing import CliRunner, Result
+from sensor_trees import build_battery, build_ina2xx
 
 from device_agent.cli.doctor import doctor
 
@@ -126,6 +127,21 @@ def test_power_advice_of_a_virtual_machine_is_short(tmp_path: Path):
     result = examine(ready(virtual_machine(tmp_path)), Path("no-such-python"), "--json")
     (check,) = (check for check in json.loads(result.stdout) if check["subject"] == "power")
     assert check["remedy"] == "a virtual machine sees no power sensor; measure on the board itself"
+
+
+def test_better_power_sensor_that_cannot_be_read_is_told(tmp_path: Path):
+    build_ina2xx(tmp_path, shunt_resistor="0")
+    build_battery(tmp_path)
+    result = examine(ready(raspberry_pi(tmp_path)), Path("no-such-python"), "--json")
+    checks = {check["subject"]: check for check in json.loads(result.stdout)}
+    assert "power" not in checks
+    assert checks["power battery"]["finding"] == "covers the input, and is what is read"
+    skipped = checks["power ina2xx"]
+    assert (skipped["verdict"], skipped["finding"]) == (
+        "warn",
+        "it is there and cannot be read; battery takes its place",
+    )
+    assert skipped["remedy"].startswith("the shunt of the ina226, ")
 
 
 def test_help_tells_the_exit_codes():

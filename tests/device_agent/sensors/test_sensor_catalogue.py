@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 from sensor_trees import (
     BATTERY,
+    INA3221,
     POWERCAP,
+    break_file,
     build_battery,
     build_iio,
     build_ina2xx,
@@ -17,7 +19,7 @@ from sensor_trees import (
 
 from device_agent.errors import SensorError
 from device_agent.sensors.base import PowerSource
-from device_agent.sensors.catalogue import choose, known_sources, survey
+from device_agent.sensors.catalogue import choose, known_sources, passed_over, survey
 from device_agent.sensors.rapl import PACKAGES, PSYS
 from device_agent.sensors.raspberry_pi_pmic import LinearCalibration
 
@@ -209,6 +211,40 @@ def test_survey_tells_of_each_source_whether_it_can_be_read(tmp_path: Path):
     reasons = {source.name: reason for source, reason in survey(tmp_path)}
     assert [name for name, reason in reasons.items() if reason is None] == ["battery"]
     assert "no INA2xx below" in str(reasons["ina2xx"])
+
+
+def skipped(root: Path, chosen_name: str | None) -> dict[str, str]:
+    """Return what is passed over below root, by name, where another is chosen."""
+    sources = sources_on(root)
+    chosen = next((source for source in sources if source.name == chosen_name), None)
+    return {source.name: reason for source, reason in passed_over(root, chosen, sources=sources)}
+
+
+def test_better_sensor_that_cannot_be_read_is_passed_over(tmp_path: Path):
+    build_ina3221(tmp_path)
+    build_battery(tmp_path)
+    break_file(tmp_path / INA3221 / "curr1_input")
+    assert chosen(tmp_path) == "battery"
+    (name, reason), *others = skipped(tmp_path, "battery").items()
+    assert (name, others) == ("jetson-hwmon", [])
+    assert "curr1_input" in reason
+
+
+def test_sensor_that_is_no_better_is_not_passed_over(tmp_path: Path):
+    build_ina2xx(tmp_path)
+    build_battery(tmp_path, status="Charging")
+    assert skipped(tmp_path, "ina2xx") == {}
+
+
+def test_card_is_passed_over_whatever_else_is_read(tmp_path: Path):
+    build_ina2xx(tmp_path)
+    build_nvml(tmp_path, "0 23500 0 9000000 RTX 3060", "0 9000 0 4000000 RTX 3060")
+    assert list(skipped(tmp_path, "ina2xx")) == ["nvml"]
+    assert list(skipped(tmp_path, None)) == ["nvml"]
+
+
+def test_sensors_that_are_not_there_are_not_passed_over(tmp_path: Path):
+    assert skipped(tmp_path, "battery") == {}
 
 
 def test_calibration_reaches_the_raspberry_pi():
