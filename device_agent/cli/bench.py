@@ -46,6 +46,7 @@ def bench(model: Path, state_dir: Path, as_json: bool, **options: Any) -> None:
     from device_agent.board.description import describe_board
     from device_agent.measuring.baselines import BASELINES_FILE, Baselines
     from device_agent.measuring.measurer import Measurer
+    from device_agent.measuring.timed_window import TimedWindow
     from device_agent.runtimes.worker_process import StopSignal
     from device_agent.serving.history import HISTORY_FILE, History
     from device_agent.serving.lock import holding
@@ -64,7 +65,7 @@ def bench(model: Path, state_dir: Path, as_json: bool, **options: Any) -> None:
             holding(folder),
             contextlib.closing(History(folder / HISTORY_FILE, answers.labels_in)) as history,
         ):
-            measurer = Measurer(config, Baselines(folder / BASELINES_FILE))
+            measurer = Measurer(config, Baselines(folder / BASELINES_FILE), TimedWindow())
             try:
                 record = measurer.measure(request, model.absolute(), StopSignal(), _say)
             finally:

@@ -35,6 +35,7 @@ from device_agent.measuring.gate import GateOutcome
 from device_agent.measuring.latency import summarise, summarise_groups
 from device_agent.measuring.power import NOT_ASKED, PowerPlan
 from device_agent.measuring.speed import OnPhase, SpeedGate
+from device_agent.measuring.timed_window import TimedWindow
 from device_agent.measuring.worker_result import (
     WorkerPasses,
     WorkerResult,
@@ -109,12 +110,14 @@ class Bench:
     Args:
         root: Where the board's files are read.
         baselines: What the board is like when nothing disturbs it; learns from every attempt.
+        window: Is open while something is timed.
         patience_s: Longest time that attempts wait in vain for a board that has become slower, all together.
     """
 
-    def __init__(self, root: Path, baselines: Baselines, patience_s: float) -> None:
+    def __init__(self, root: Path, baselines: Baselines, window: TimedWindow, patience_s: float) -> None:
         self._root = root
         self._baselines = baselines
+        self._window = window
         self._speed_gate = SpeedGate(baselines, patience_s)
 
     def attempt(
@@ -165,10 +168,11 @@ class Bench:
         def load() -> LoadSnapshot:
             return read_load(self._root, (worker.pid,))
 
-        before = self._look(spec, load, load_first=False)
-        worker.answer("go")
-        worker.expect("sampled", on_phase)
-        after = self._look(spec, load, load_first=True)
+        with self._window.open():
+            before = self._look(spec, load, load_first=False)
+            worker.answer("go")
+            worker.expect("sampled", on_phase)
+            after = self._look(spec, load, load_first=True)
         worker.answer("go")
         result = parse_result(worker.expect("measured", on_phase), spec)
         return self._conclude(spec, result, before, after, key, gate)
@@ -189,15 +193,22 @@ class Bench:
             # What it costs to read the sensor is the agent's own work, and no disturbance.
             return read_load(self._root, (worker.pid, os.getpid())), throttling.read_throttling(self._root)
 
-        load, throttled = look()
-        worker.answer("go")
-        energy, absent_reason = power.measure(worker, on_phase)
-        load_after, throttled_after = look()
-        flags = energy_flags(interference(load, load_after), throttling.raised(throttled, throttled_after))
+        flags: tuple[RaisedFlag, ...] = ()
+        if power.meter is None:
+            worker.answer("go")
+            energy, absent_reason = power.measure(worker, on_phase)
+        else:
+            with self._window.open():
+                load, throttled = look()
+                worker.answer("go")
+                energy, absent_reason = power.measure(worker, on_phase)
+                load_after, throttled_after = look()
+            throttles = throttling.raised(throttled, throttled_after)
+            flags = energy_flags(interference(load, load_after), throttles)
         return Passes(
             energy=energy,
             energy_absent_reason=absent_reason,
-            flags=flags if power.meter is not None else (),
+            flags=flags,
             worker=parse_passes(worker.expect("passed", on_phase)),
         )
 

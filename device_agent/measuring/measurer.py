@@ -77,13 +77,10 @@ class Runtimes:
 class Measurer:
     """Measures models in fresh workers. One thread drives it; `runtimes()` may be called from any."""
 
-    def __init__(
-        self, config: MeasuringConfig, baselines: Baselines, window: TimedWindow | None = None
-    ) -> None:
+    def __init__(self, config: MeasuringConfig, baselines: Baselines, window: TimedWindow) -> None:
         self.config = config
         self._baselines = baselines
-        self._window = window
-        self._bench = Bench(config.root, baselines, config.gate_limit_s)
+        self._bench = Bench(config.root, baselines, window, config.gate_limit_s)
         self._gate = Gate(config.root, baselines)
         self._spare: WorkerProcess | None = None
         self._lookup = threading.Condition()

@@ -15,6 +15,7 @@ from device_agent.benchmark import (
 from device_agent.errors import AgentStoppingError, QueueFullError, RequestConflictError
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.measurer import Measurer, MeasuringConfig
+from device_agent.measuring.timed_window import TimedWindow
 from device_agent.serving.history import HISTORY_FILE, History
 from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import WAITING_LIMIT, BenchmarkQueue
@@ -44,7 +45,9 @@ def queue(tmp_path: Path):
         upload.write(data)
     history = History(tmp_path / HISTORY_FILE)
     measurer = Measurer(
-        MeasuringConfig(worker_python=sys.executable, job_timeout_s=30, gate_limit_s=0), Baselines()
+        MeasuringConfig(worker_python=sys.executable, job_timeout_s=30, gate_limit_s=0),
+        Baselines(),
+        TimedWindow(),
     )
     yield BenchmarkQueue(measurer=measurer, models=models, history=history)
     history.close()

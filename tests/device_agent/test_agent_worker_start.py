@@ -13,6 +13,7 @@ from edgenas.v1 import device_pb2
 from device_agent.errors import RuntimeUnavailableError
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.measurer import Measurer, MeasuringConfig
+from device_agent.measuring.timed_window import TimedWindow
 
 
 def python_script(folder: Path, *lines: str) -> str:
@@ -123,7 +124,9 @@ def test_caller_is_told_to_try_again_while_the_runtime_is_imported(tmp_path: Pat
 def test_worker_starts_once_there_is_a_folder_for_its_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scratch = tmp_path / "scratch"
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    measurer = Measurer(MeasuringConfig(worker_python=sys.executable, job_timeout_s=30), Baselines())
+    measurer = Measurer(
+        MeasuringConfig(worker_python=sys.executable, job_timeout_s=30), Baselines(), TimedWindow()
+    )
     with pytest.raises(RuntimeUnavailableError, match="No such file or directory; check that TMPDIR"):
         measurer.prepare()
     assert "check that TMPDIR" in measurer.runtimes().missing[0].reason

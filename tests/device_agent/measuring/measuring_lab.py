@@ -21,6 +21,7 @@ from device_agent.benchmark import (
 )
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.measurer import Measurer, MeasuringConfig
+from device_agent.measuring.timed_window import TimedWindow
 from device_agent.runtimes.worker_process import StopSignal
 
 SPEC = BenchmarkSpec(runtime="onnx", threads=1, input_shapes=(), seed=0, mode=MeasurementMode.SEARCH)
@@ -50,7 +51,7 @@ class Laboratory:
             "retries": 0,
             "root": self.root,
         }
-        self.measurer = Measurer(MeasuringConfig(**(values | config)), self.baselines)
+        self.measurer = Measurer(MeasuringConfig(**(values | config)), self.baselines, TimedWindow())
         self.stop = StopSignal()
         self.progress: list[Progress] = []
         self.on_progress: Callable[[Progress], None] = lambda progress: None
