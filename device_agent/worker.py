@@ -4,7 +4,7 @@ The agent starts this file with the Python of its choice. It is self-contained a
 that the Python may be the system's own on an old board whose vendor supports its runtime on nothing newer.
 That is also why it is one long file: a Python 3.6 that imports the agent's package would need its dependencies.
 
-    worker.py onnx | torchscript
+    worker.py onnx | torchscript, or the NAME and the FILE of a runtime that another package brings
 
 It speaks JSON, an object a line, and waits for the agent's word where the agent must look at the board first:
 

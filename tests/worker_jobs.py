@@ -12,7 +12,7 @@ from device_agent.measuring.attempt import CANARY_FILE
 from device_agent.runtimes.catalogue import RUNTIMES
 from device_agent.runtimes.worker_process import WorkerProcess
 
-LIMIT_S = 60.0
+LIMIT_S = 180.0
 
 
 @dataclass(frozen=True, kw_only=True)
