@@ -3,8 +3,8 @@
 A record is what a measurement cost, and a thousand of them, raw samples included, are some tens of megabytes: they
 are kept until all of them exceed a limit. Then the oldest go. Their pages are filled again by the next records, so
 that the file stays as large as it is; to shrink it each time would write everything twice, which wears out an SD
-card. It shrinks when the agent starts, which is when the limit may have been lowered. A file that an agent without a
-limit began cannot shrink, but stops growing.
+card. It shrinks when the agent starts, which is when the limit may have been lowered. A file that an older agent began
+cannot shrink, but stops growing.
 """
 
 import contextlib
@@ -131,12 +131,13 @@ class History:
             raise
 
     def _prepare(self, labels_in: Callable[[bytes], tuple[str, bool]] | None) -> None:
-        # Heeded only before anything is written, and later ignored.
-        self._database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        if not self._pragma("page_count"):
+            # Heeded in an empty file alone. In any other it would be a write, which a full disk does not take.
+            self._database.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._database.execute("PRAGMA journal_mode = WAL")
         # A record that was announced must survive a power cut, which WAL's default does not promise.
         self._database.execute("PRAGMA synchronous = FULL")
-        version = self._version()
+        version = self._pragma("user_version")
         if version == 0 or (version == 1 and labels_in is not None):
             self._upgrade(labels_in)
         elif version < SCHEMA_VERSION:
@@ -158,7 +159,7 @@ class History:
         self._database.execute("BEGIN IMMEDIATE")
         try:
             # Asked once more: another process may have been faster.
-            version = self._version()
+            version = self._pragma("user_version")
             statements = {0: (*CREATE, *UPGRADE), 1: (*UPGRADE, FILL)}.get(version, ())
             for statement in statements:
                 self._database.execute(statement)
@@ -167,9 +168,9 @@ class History:
             raise
         self._database.execute("COMMIT")
 
-    def _version(self) -> int:
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        return int(version)
+    def _pragma(self, name: str) -> int:
+        (value,) = self._database.execute(f"PRAGMA {name}").fetchone()
+        return int(value)
 
     def close(self) -> None:
         """Close the file."""
@@ -245,11 +246,8 @@ class History:
             logger.warning("cannot shrink the history '%s': %s", self._path, error)
 
     def _used_bytes(self) -> int:
-        pages, free, page_bytes = (
-            self._database.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int(pages - free) * int(page_bytes)
+        used_pages = self._pragma("page_count") - self._pragma("freelist_count")
+        return used_pages * self._pragma("page_size")
 
     def find(self, request_id: str) -> tuple[bytes, bytes] | None:
         """Return the encoded request and record of a finished benchmark, or None where there is none.

@@ -112,7 +112,7 @@ class ModelStore:
                 upload.check()
                 # A board loses power at any moment: the name must never point to half a file.
                 os.fsync(file.fileno())
-                self._keep(Path(file.name), sha256, model_format)
+                self._keep(Path(file.name), upload, model_format)
 
     def _find(self, sha256: str) -> Path | None:
         paths = (self._folder / f"{sha256}.{model_format.value}" for model_format in ModelFormat)
@@ -160,11 +160,13 @@ class ModelStore:
                         "cannot remove '%s', the next start tries again: %s", file.name, error.strerror
                     )
 
-    def _keep(self, partial: Path, sha256: str, model_format: ModelFormat) -> None:
+    def _keep(self, partial: Path, upload: "Upload", model_format: ModelFormat) -> None:
         with self._lock:
             # Uploaded twice at one time: the bytes are the same, and held once.
-            path = self._find(sha256) or self._folder / f"{sha256}.{model_format.value}"
+            path = self._find(upload.sha256) or self._folder / f"{upload.sha256}.{model_format.value}"
             partial.replace(path)
+            # From here on the file itself counts.
+            self._uploads.discard(upload)
             self._use(path)
             folder = os.open(self._folder, os.O_RDONLY)
             try:
@@ -181,7 +183,7 @@ class ModelStore:
             yield
         finally:
             with self._lock:
-                self._uploads.remove(upload)
+                self._uploads.discard(upload)
 
     def _make_room(self, size_bytes: int) -> None:
         """Drop what may go until a model fits beside the others and those on their way, or drop nothing.
@@ -219,16 +221,16 @@ class Upload:
     """One model on its way to the disk. Memory use does not depend on its size."""
 
     def __init__(self, descriptor: int, sha256: str, size_bytes: int) -> None:
+        self.sha256 = sha256
         self.size_bytes = size_bytes
         self._descriptor = descriptor
-        self._sha256 = sha256
         self._digest = hashlib.sha256()
         self._received_bytes = 0
 
     @property
     def missing_bytes(self) -> int:
         """What is still to come. May be asked from any thread."""
-        return self.size_bytes - self._received_bytes
+        return max(0, self.size_bytes - self._received_bytes)
 
     def write(self, chunk: bytes) -> None:
         """Append a piece of the file.
@@ -253,10 +255,10 @@ class Upload:
         """
         if self._received_bytes != self.size_bytes:
             raise self._wrong_size()
-        if self._digest.hexdigest() != self._sha256:
+        if self._digest.hexdigest() != self.sha256:
             raise ModelMismatchError(
                 f"the uploaded bytes have sha256 '{self._digest.hexdigest()}', the header announced "
-                f"'{self._sha256}'; the file changed or was damaged on the way, upload it again"
+                f"'{self.sha256}'; the file changed or was damaged on the way, upload it again"
             )
 
     def _wrong_size(self) -> ModelMismatchError:
