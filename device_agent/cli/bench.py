@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from device_agent.benchmark import Measurement
 from device_agent.cli.options import (
     Refusal,
     json_option,
@@ -86,8 +87,7 @@ def bench(model: Path, state_dir: Path, as_json: bool, **options: Any) -> None:
         click.echo(f"no warm load: {record.measurement.warm_load_absent_reason}")
     if record.measurement.operators_absent_reason:
         click.echo(f"no profile: {record.measurement.operators_absent_reason}")
-    if record.measurement.energy is None:
-        click.echo(f"no energy: {record.measurement.energy_absent_reason}")
+    click.echo(_energy_line(record.measurement))
     if record.measurement.operators:
         print_table(
             ("layer", "operator", "ms", "calls"),
@@ -96,6 +96,15 @@ def bench(model: Path, state_dir: Path, as_json: bool, **options: Any) -> None:
                 for entry in record.measurement.operators
             ),
         )
+
+
+def _energy_line(measurement: Measurement) -> str:
+    energy = measurement.energy
+    if energy is None:
+        return f"no energy: {measurement.energy_absent_reason}"
+    if energy.modelled:
+        return f"energy: {energy.net_mj:.4g} mJ an inference (modelled, {energy.calibration})"
+    return f"energy: {energy.net_mj:.4g} mJ an inference beyond idle, by {energy.source} ({energy.covers})"
 
 
 _ASKED = (

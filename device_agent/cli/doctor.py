@@ -9,12 +9,22 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from device_agent.cli.options import found_python, root_option, state_dir_option, worker_python_option
+from device_agent.cli.options import (
+    Refusal,
+    chosen_power,
+    found_python,
+    power_options,
+    root_option,
+    state_dir_option,
+    worker_python_option,
+)
 from device_agent.doctor.check import Check, Verdict, failed
 from device_agent.errors import AgentError, SensorError
+from device_agent.measuring.power import PowerOptions
 
 COLUMN_GAP = "  "
 MIN_TEXT_WIDTH = 40
@@ -24,6 +34,7 @@ MIN_TEXT_WIDTH = 40
 @root_option
 @worker_python_option
 @state_dir_option
+@power_options
 @click.option(
     "--watch-s",
     type=click.FloatRange(min=0.01),
@@ -34,17 +45,30 @@ MIN_TEXT_WIDTH = 40
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of checks.")
 @click.pass_context
 def doctor(
-    context: click.Context, root: Path, worker_python: str, state_dir: Path, watch_s: float, as_json: bool
+    context: click.Context,
+    /,
+    root: Path,
+    worker_python: str,
+    state_dir: Path,
+    watch_s: float,
+    as_json: bool,
+    **power: Any,
 ) -> None:
     """Tell what stands in the way of good figures on this board, and what to do about it.
+
+    Give it the options that the agent is served with.
 
     Each row says pass, warn (figures will be worse, or some absent) or fail (they will be worthless, or
     none at all). It only looks, and changes nothing. The exit code is 1 where a check fails, otherwise 0.
     """
     root = root.absolute()
+    try:
+        options = chosen_power(**power)
+    except AgentError as error:
+        raise Refusal(error) from error
     checks = (
         *_runtimes(worker_python),
-        *_power_sources(root),
+        *_power_sources(root, options),
         *_board(root, state_dir.expanduser().absolute(), watch_s),
     )
     if as_json:
@@ -66,21 +90,24 @@ def _runtimes(worker_python: str) -> tuple[Check, ...]:
         return (failed("runtimes", str(error), "give a --worker-python that has numpy and a runtime"),)
 
 
-def _power_sources(root: Path) -> tuple[Check, ...]:
-    from device_agent.doctor.offers import check_power_sources
+def _power_sources(root: Path, options: PowerOptions) -> tuple[Check, ...]:
+    from device_agent.doctor.offers import check_formula, check_power_sources
     from device_agent.sensors import catalogue
 
-    sources = catalogue.known_sources()
+    sources = options.sources()
+    wanted = "" if options.is_formula else options.source
     try:
-        chosen, advice = catalogue.choose(root, sources=sources), ""
+        chosen, advice = catalogue.choose(root, wanted, sources=sources), ""
     except SensorError as error:
         chosen, advice = None, str(error)
-    return check_power_sources(
+    sensors = check_power_sources(
         catalogue.survey(root, sources),
         chosen=chosen,
-        passed_over=catalogue.passed_over(root, chosen, sources=sources),
+        # Who names one wants no better one.
+        passed_over=() if wanted else catalogue.passed_over(root, chosen, sources=sources),
         advice=advice,
     )
+    return (*sensors, *check_formula(options.energy_model, is_default=options.is_formula))
 
 
 def _board(root: Path, state_dir: Path, watch_s: float) -> tuple[Check, ...]:

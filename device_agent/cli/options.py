@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +40,25 @@ root_option = click.option(
     help="Read sensors, clocks and load below this folder: for a container that sees its host's /, and for tests.",
 )
 
+_POWER = (
+    click.option(
+        "--power-source",
+        default="",
+        show_default="the best sensor there is",
+        help="Where power is read; `edgenas-agent doctor` lists the sources.",
+    ),
+    click.option(
+        "--energy-model",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="JSON with picojoules_per_mac and picojoules_per_byte, for --power-source modelled: a formula, which is "
+        "used only where the agent or a request names it.",
+    ),
+    click.option(
+        "--power-calibration",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="JSON with slope and intercept_mw, for the rails of a Raspberry Pi 5.",
+    ),
+)
 _MEASURING = (
     worker_python_option,
     root_option,
@@ -64,30 +83,44 @@ _MEASURING = (
         show_default=True,
         help="Further attempts where flags say that something disturbed the figures.",
     ),
-    click.option(
-        "--power-source",
-        default="",
-        show_default="the best there is",
-        help="Where power is read; `edgenas-agent doctor` lists the sources.",
-    ),
-    click.option(
-        "--energy-model",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="JSON with picojoules_per_mac and picojoules_per_byte, for --power-source modelled.",
-    ),
-    click.option(
-        "--power-calibration",
-        type=click.Path(dir_okay=False, path_type=Path),
-        help="JSON with slope and intercept_mw, for the rails of a Raspberry Pi 5.",
-    ),
+    *_POWER,
 )
+
+
+def power_options(command: Command) -> Command:
+    """Give a command the options of where power is read; `chosen_power` takes their values."""
+    return _with_options(command, _POWER)
 
 
 def measuring_options(command: Command) -> Command:
     """Give a command the options of how to measure; `measuring_config` takes their values."""
-    for option in reversed(_MEASURING):
+    return _with_options(command, _MEASURING)
+
+
+def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
+
+
+def chosen_power(
+    *, power_source: str, energy_model: Path | None, power_calibration: Path | None
+) -> PowerOptions:
+    """Return where power is read.
+
+    Raises:
+        StartupError: If a file cannot be understood, or no source has this name.
+    """
+    try:
+        power = PowerOptions(
+            source=power_source,
+            energy_model=None if energy_model is None else read_energy_model(energy_model),
+            calibration=None if power_calibration is None else read_calibration(power_calibration),
+        )
+        power.check()
+    except SensorError as error:
+        raise StartupError(str(error)) from error
+    return power
 
 
 def measuring_config(
@@ -97,29 +130,19 @@ def measuring_config(
     job_timeout_s: float,
     gate_limit_s: float,
     retries: int,
-    power_source: str,
-    energy_model: Path | None,
-    power_calibration: Path | None,
+    **power: Any,
 ) -> MeasuringConfig:
     """Return how to measure.
 
     Raises:
-        StartupError: If there is no such Python, or a file cannot be understood.
+        StartupError: If there is no such Python or power source, or a file cannot be understood.
     """
-    try:
-        power = PowerOptions(
-            source=power_source,
-            energy_model=None if energy_model is None else read_energy_model(energy_model),
-            calibration=None if power_calibration is None else read_calibration(power_calibration),
-        )
-    except SensorError as error:
-        raise StartupError(str(error)) from error
     return MeasuringConfig(
         worker_python=found_python(worker_python),
         job_timeout_s=job_timeout_s,
         gate_limit_s=gate_limit_s,
         retries=retries,
-        power=power,
+        power=chosen_power(**power),
         root=root.absolute(),
     )
 

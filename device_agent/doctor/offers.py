@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from device_agent.benchmark import RuntimeDescription, UnavailableRuntime
 from device_agent.doctor.check import Check, failed, passed, warned
+from device_agent.sensors import modelled
 from device_agent.sensors.base import PowerSource, Scope
+from device_agent.sensors.modelled import EnergyModel
 
 
 def check_runtimes(
@@ -41,6 +43,9 @@ def check_power_sources(
         advice: What to do where none is chosen; empty for the reasons of them all.
     """
     readable = [source for source, absent_reason in survey if absent_reason is None]
+    if chosen is not None and chosen not in readable:
+        # One of several chips or cards, by its own name.
+        readable.append(chosen)
     rows = [
         passed(
             f"power {source.name}",
@@ -56,19 +61,36 @@ def check_power_sources(
         )
         rows.append(warned(f"power {source.name}", f"it is there and cannot be read; {instead}", obstacle))
     if chosen is None:
-        what = (
-            "only a graphics card can be read, and not what the processor takes"
-            if readable
-            else f"none of {len(survey)} known sources can be read"
-        )
         reasons = [f"{source.name}: {reason}" for source, reason in survey if reason is not None]
         rows.append(
             warned(
                 "power",
-                f"{what}, so energy will be absent",
+                f"{_lack(readable, len(survey))}, so no energy can be measured",
                 advice
                 or "; ".join(reasons)
                 or "install a release of the agent that knows this board's sensor",
             )
         )
     return tuple(rows)
+
+
+def _lack(readable: Sequence[PowerSource], known: int) -> str:
+    if not readable:
+        return f"none of {known} known sources can be read"
+    if all(source.scope is Scope.GPU for source in readable):
+        return "only a graphics card can be read, and not what the processor takes"
+    return "the source that was named cannot be read"
+
+
+def check_formula(energy_model: EnergyModel | None, *, is_default: bool) -> tuple[Check, ...]:
+    """Return a row for the formula that the user gave; no row where there is none.
+
+    Args:
+        energy_model: The formula.
+        is_default: Whether it is used where no request names a source.
+    """
+    if energy_model is None:
+        return ()
+    when = "unless a request names a sensor" if is_default else "only where a request names it"
+    finding = f"no sensor but a formula, {energy_model}; used {when}, and its figures are labelled so"
+    return (passed(f"power {modelled.NAME}", finding),)

@@ -11,7 +11,7 @@ from device_agent.runtimes.catalogue import RUNTIMES
 from device_agent.runtimes.worker_process import WorkerProcess
 from device_agent.sensors import modelled
 from device_agent.sensors.base import PowerMeter, PowerSource
-from device_agent.sensors.catalogue import choose, known_sources
+from device_agent.sensors.catalogue import choose, known_sources, named
 from device_agent.sensors.modelled import EnergyModel
 from device_agent.sensors.raspberry_pi_pmic import LinearCalibration
 
@@ -23,8 +23,8 @@ class PowerOptions:
     """Where power is read.
 
     Attributes:
-        source: Name of the source; empty for the best one.
-        energy_model: The user's formula, for boards without a sensor; None for none.
+        source: Name of the source; empty for the best sensor.
+        energy_model: The user's formula, used where it is asked for by its name; None for none.
         calibration: The user's line for the rails of a Raspberry Pi 5; None for none.
     """
 
@@ -33,8 +33,22 @@ class PowerOptions:
     calibration: LinearCalibration | None = None
 
     def sources(self) -> tuple[PowerSource, ...]:
-        """Return the sources to choose from, best first."""
+        """Return the sensors to choose from, best first."""
         return known_sources(self.calibration)
+
+    @property
+    def is_formula(self) -> bool:
+        """Whether energy comes from the formula unless a request names a sensor."""
+        return self.source == modelled.NAME
+
+    def check(self) -> None:
+        """Find out before any job what none could do anything about.
+
+        Raises:
+            SensorError: If the source is none that the agent knows, or the formula and there are no coefficients.
+        """
+        if self.source and not (self.is_formula and self.energy_model is not None):
+            named(self.source, self.sources())
 
 
 class PowerPlan:
@@ -127,7 +141,13 @@ def plan_power(
         source = choose(root, wanted, sources=options.sources(), on_gpu=on_gpu)
         return PowerPlan(source=source, meter=source.open(root), wait=wait)
     except SensorError as error:
-        return PowerPlan(absent_reason=str(error), wait=wait)
+        return PowerPlan(absent_reason=f"{error}{_or_by_formula(options, wanted)}", wait=wait)
+
+
+def _or_by_formula(options: PowerOptions, wanted: str) -> str:
+    if wanted or options.energy_model is None:
+        return ""
+    return f"; or name the power source {modelled.NAME!r}, the formula {options.energy_model}"
 
 
 def _by_formula(model: EnergyModel, spec: BenchmarkSpec, model_path: Path) -> EnergyReading:

@@ -86,7 +86,7 @@ def choose(
     """
     sources = known_sources() if sources is None else sources
     if wanted:
-        source = _named(wanted, sources)
+        source = named(wanted, sources)
         reason = source.absent_reason(root)
         if reason is not None:
             raise SensorError(f"power source {wanted!r} cannot be read: {reason}")
@@ -125,7 +125,12 @@ def _sees_model(source: PowerSource, on_gpu: bool) -> bool:
     return source.name not in PROCESSOR_ALONE if on_gpu else source.scope is not Scope.GPU
 
 
-def _named(wanted: str, sources: Sequence[PowerSource]) -> PowerSource:
+def named(wanted: str, sources: Sequence[PowerSource]) -> PowerSource:
+    """Return the source of a name, whether or not the board has it.
+
+    Raises:
+        SensorError: If there is none of this name, or it is the formula's, which is no sensor.
+    """
     by_name = {source.name: source for source in sources}
     if wanted in by_name:
         return by_name[wanted]
@@ -135,7 +140,7 @@ def _named(wanted: str, sources: Sequence[PowerSource]) -> PowerSource:
     if wanted == modelled.NAME:
         raise SensorError(
             f"power source {wanted!r} is a formula, not a sensor; start the agent with the file of its"
-            " coefficients"
+            " coefficients, --energy-model FILE"
         )
     raise SensorError(
         f"no power source '{shown(wanted)}'; expected one of {', '.join(by_name)} or {modelled.NAME}"

@@ -6,7 +6,8 @@
 The coefficients are the user's own, fitted on a board that has a meter; the agent brings none, since no
 figure of a textbook is right for a board. No sensor is read, so this is no power source: nothing here knows
 how much the board draws, and two models with the same counts get the same figure. It is used only when asked
-for by its name, and everything it touches says `modelled`.
+for by its name, also on a board without a sensor: a battery that is being charged, or a chip that does not answer
+today, would otherwise turn some of a search's figures into modelled ones. Everything it touches says `modelled`.
 
 Source of the form: Horowitz 2014, "Computing's energy problem", ISSCC; Yang et al. 2017, "Designing
 energy-efficient convolutional neural networks using energy-aware pruning", CVPR.
@@ -46,8 +47,8 @@ class EnergyModel:
         """
         if not macs:
             raise SensorError(
-                f"the power source {NAME!r} needs the multiply-accumulates of the model; the request gives"
-                " none; let the caller count them, or measure with a sensor"
+                f"the power source {NAME!r} needs the multiply-accumulates of the model; the request gives none; name"
+                f" it in the request (`edgenas bench --power-source {NAME}` then counts them) or give --macs"
             )
         picojoules = self.picojoules_per_mac * macs + self.picojoules_per_byte * model_bytes
         return picojoules * MJ_PER_PJ

@@ -105,6 +105,7 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
                 self._board,
                 self._measurer.runtimes(),
                 self._power_sources(),
+                self._measurer.config.power.energy_model,
                 self._models.model_limit_bytes,
             )
 

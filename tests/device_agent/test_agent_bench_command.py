@@ -116,6 +116,17 @@ def test_bench_leaves_nothing_but_its_history_and_baselines(state: Path, measure
     assert {"history.sqlite", "baselines.json"} <= left
 
 
+def test_bench_prints_energy_of_a_formula_as_modelled(tmp_path: Path, model: Path):
+    formula = tmp_path / "pi4.json"
+    formula.write_text('{"picojoules_per_mac": 1000, "picojoules_per_byte": 0}')
+    options = ("--power-source", "modelled", "--energy-model", formula, "--macs", "5000000")
+    quick = [option for option in QUICK if option != "--no-energy"]
+    done = command("bench", model, "--state-dir", tmp_path / "state", *options, *quick)
+    assert (
+        "energy: 5 mJ an inference (modelled, 1000 pJ/MAC + 0 pJ/byte (pi4.json))" in done.stdout.splitlines()
+    )
+
+
 def test_missing_model_is_a_misuse(tmp_path: Path):
     message = misuse("bench", tmp_path / "none.onnx", "--state-dir", tmp_path)
     assert message == f"Error: Invalid value for 'MODEL': File '{tmp_path / 'none.onnx'}' does not exist."
@@ -211,6 +222,17 @@ def test_serve_refuses_coefficients_that_make_no_sense(tmp_path: Path, content: 
     path = tmp_path / "coefficients.json"
     path.write_text(content)
     assert f"{path} {message}" in refusal("serve", "--state-dir", tmp_path, "--energy-model", path)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("modelled", "start the agent with the file of its coefficients, --energy-model FILE"),
+        ("abacus", "no power source 'abacus'; expected one of ina2xx, "),
+    ],
+)
+def test_serve_refuses_a_power_source_that_no_job_could_use(tmp_path: Path, source: str, message: str):
+    assert message in refusal("serve", "--state-dir", tmp_path, "--power-source", source)
 
 
 def test_serve_refuses_a_calibration_that_makes_no_sense(tmp_path: Path):

@@ -41,6 +41,10 @@ def test_device_is_described(agent: Agent):
     assert "CPUExecutionProvider" in device.runtimes[0].providers
 
 
+def test_formula_that_the_agent_was_not_given_is_no_source(agent: Agent):
+    assert "modelled" not in [source.name for source in agent.describe().power_sources]
+
+
 def test_boot_id_is_that_of_the_kernel(agent: Agent):
     device = agent.describe()
     assert device.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()

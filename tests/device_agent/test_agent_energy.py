@@ -130,6 +130,12 @@ class Supply:
             self._board.set_power((ACTIVE_UW if working else IDLE_UW) + 100 * (step % 11))
 
 
+def test_formula_is_described_as_the_last_source(board: Board):
+    *sensors, formula = board.agent.describe().power_sources
+    assert (formula.name, formula.scope, formula.absent_reason) == ("modelled", "", "")
+    assert all(sensor.absent_reason for sensor in sensors)
+
+
 def assert_latency_is_there(measurement: measurement_pb2.Measurement) -> None:
     assert measurement.latency.samples >= 64
     assert measurement.latency.median_ms > 0

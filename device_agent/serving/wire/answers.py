@@ -24,7 +24,9 @@ from device_agent.benchmark import (
 from device_agent.board.description import Board
 from device_agent.board.telemetry import TelemetrySample
 from device_agent.measuring.measurer import Runtimes
+from device_agent.sensors import modelled
 from device_agent.sensors.base import PowerSource
+from device_agent.sensors.modelled import EnergyModel
 from device_agent.serving.history import HistoryEntry, Page
 from device_agent.serving.wire.figures import measurement_to_wire
 from device_agent.serving.wire.tables import (
@@ -56,9 +58,11 @@ def device_to_wire(
     board: Board,
     runtimes: Runtimes,
     power_sources: Sequence[tuple[PowerSource, str | None]],
+    energy_model: EnergyModel | None,
     model_limit_bytes: int,
 ) -> device_pb2.DescribeDeviceResponse:
-    """Return the board's description."""
+    """Return the board's description. The formula, where there is one, is its last source of power and covers nothing."""
+    formula = () if energy_model is None else (device_pb2.PowerSourceDescription(name=modelled.NAME),)
     return device_pb2.DescribeDeviceResponse(
         protocol_version=PROTOCOL_VERSION,
         agent_version=__version__,
@@ -86,10 +90,13 @@ def device_to_wire(
             for runtime in runtimes.missing
         ],
         power_sources=[
-            device_pb2.PowerSourceDescription(
-                name=source.name, scope=source.scope.value, absent_reason=reason or ""
-            )
-            for source, reason in power_sources
+            *(
+                device_pb2.PowerSourceDescription(
+                    name=source.name, scope=source.scope.value, absent_reason=reason or ""
+                )
+                for source, reason in power_sources
+            ),
+            *formula,
         ],
         boot_id=board.boot_id,
         model_size_limit_bytes=model_limit_bytes,

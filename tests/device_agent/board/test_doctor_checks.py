@@ -20,8 +20,9 @@ from device_agent.benchmark import RuntimeDescription, UnavailableRuntime
 from device_agent.board.load import WindowLoad
 from device_agent.doctor import access, speed, system, timing
 from device_agent.doctor.check import Verdict, passed, warned
-from device_agent.doctor.offers import check_power_sources, check_runtimes
+from device_agent.doctor.offers import check_formula, check_power_sources, check_runtimes
 from device_agent.sensors.base import PowerMeter, Scope
+from device_agent.sensors.modelled import EnergyModel
 
 ONNX = RuntimeDescription(
     name="onnx", library="onnxruntime", version="1.23.0", providers=("CPUExecutionProvider",)
@@ -102,7 +103,7 @@ def test_board_without_a_power_source_says_why():
     assert check_power_sources(survey) == (
         warned(
             "power",
-            "none of 2 known sources can be read, so energy will be absent",
+            "none of 2 known sources can be read, so no energy can be measured",
             "ina226: none found; rapl: root only",
         ),
     )
@@ -119,10 +120,48 @@ def test_board_whose_graphics_card_alone_can_be_read_is_advised():
         passed("power nvml", "covers the gpu"),
         warned(
             "power",
-            "only a graphics card can be read, and not what the processor takes, so energy will be absent",
+            "only a graphics card can be read, and not what the processor takes, so no energy can be measured",
             "make its counters readable",
         ),
     )
+
+
+def test_named_source_that_cannot_be_read_is_told_beside_those_that_can():
+    survey = ((INA, None), (RAPL, "root only"))
+    found = check_power_sources(survey, advice="power source 'rapl' cannot be read: root only")
+    assert found[1:] == (
+        warned(
+            "power",
+            "the source that was named cannot be read, so no energy can be measured",
+            "power source 'rapl' cannot be read: root only",
+        ),
+    )
+
+
+def test_one_of_several_chips_has_a_row_of_its_own():
+    one = Source("ina226:1-0041", Scope.INPUT)
+    assert check_power_sources(((INA, None),), chosen=one) == (
+        passed("power ina226", "covers the input"),
+        passed("power ina226:1-0041", "covers the input, and is what is read"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_default", "when"),
+    [(False, "only where a request names it"), (True, "unless a request names a sensor")],
+)
+def test_formula_is_told_as_what_it_is(is_default: bool, when: str):
+    formula = EnergyModel(picojoules_per_mac=40.0, picojoules_per_byte=500.0, file="pi4.json")
+    assert check_formula(formula, is_default=is_default) == (
+        passed(
+            "power modelled",
+            f"no sensor but a formula, 40 pJ/MAC + 500 pJ/byte (pi4.json); used {when}, and its figures are labelled so",
+        ),
+    )
+
+
+def test_board_without_a_formula_has_no_row():
+    assert check_formula(None, is_default=False) == ()
 
 
 def test_governor_that_moves_the_clock_is_told_with_its_command(tmp_path: Path):

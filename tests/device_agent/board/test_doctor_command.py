@@ -144,6 +144,33 @@ def test_better_power_sensor_that_cannot_be_read_is_told(tmp_path: Path):
     assert skipped["remedy"].startswith("the shunt of the ina226, ")
 
 
+def test_power_options_are_those_of_the_agent(tmp_path: Path):
+    build_ina2xx(tmp_path, shunt_resistor="0")
+    build_battery(tmp_path)
+    formula = tmp_path / "pi4.json"
+    formula.write_text('{"picojoules_per_mac": 40, "picojoules_per_byte": 500}')
+    root = ready(raspberry_pi(tmp_path))
+
+    def power(*options: str) -> dict[str, str]:
+        found = examine(root, Path("no-such-python"), "--energy-model", str(formula), *options, "--json")
+        checks = json.loads(found.stdout)
+        return {
+            check["subject"]: check["finding"] for check in checks if check["subject"].startswith("power")
+        }
+
+    # Who names the battery does not hear of better ones.
+    assert list(power("--power-source", "battery")) == ["power battery", "power modelled"]
+    assert "used only where a request names it" in power()["power modelled"]
+    assert "used unless a request names a sensor" in power("--power-source", "modelled")["power modelled"]
+    assert "the source that was named cannot be read" in power("--power-source", "ina2xx")["power"]
+
+
+def test_power_source_that_nobody_knows_is_refused(tmp_path: Path):
+    result = examine(tmp_path, Path("no-such-python"), "--power-source", "abacus")
+    assert result.exit_code == 2
+    assert "no power source 'abacus'; expected one of " in result.stderr
+
+
 def test_help_tells_the_exit_codes():
     result = CliRunner().invoke(doctor, ["--help"])
     assert "The exit code is 1 where a check fails, otherwise 0." in " ".join(result.stdout.split())

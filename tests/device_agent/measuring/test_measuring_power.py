@@ -8,6 +8,7 @@ from measuring_lab import SPEC
 from sensor_trees import HWMON, break_file, build_battery, build_ina2xx, build_rapl, write
 
 from device_agent.benchmark import EnergyReading
+from device_agent.errors import SensorError
 from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
 from device_agent.sensors.catalogue import known_sources
 from device_agent.sensors.modelled import EnergyModel
@@ -104,10 +105,58 @@ def test_formula_that_the_agent_has_not_is_absent(tmp_path: Path, model: Path):
     assert "start the agent with the file of its coefficients" in reason
 
 
-def test_formula_is_not_used_unasked(tmp_path: Path, model: Path):
+def test_formula_is_not_used_unasked_but_told(tmp_path: Path, model: Path):
     energy, reason = told(plan(tmp_path, model, PowerOptions(energy_model=FORMULA), macs=5))
     assert energy is None
     assert reason.startswith("no power sensor (looked for ")
+    assert reason.endswith(
+        "; or name the power source 'modelled', the formula 2 pJ/MAC + 100 pJ/byte (pi4.json)"
+    )
+
+
+def test_formula_is_no_answer_to_who_asks_for_a_sensor(tmp_path: Path, model: Path):
+    energy, reason = told(
+        plan(tmp_path, model, PowerOptions(energy_model=FORMULA), macs=5, power_source="battery")
+    )
+    assert energy is None
+    assert "name the power source" not in reason
+
+
+def test_request_may_name_a_sensor_where_the_formula_is_the_agents_own_source(tmp_path: Path, model: Path):
+    build_battery(tmp_path)
+    options = PowerOptions(source="modelled", energy_model=FORMULA)
+    opened = plan(tmp_path, model, options, macs=5, power_source="battery")
+    assert opened.meter.covers == "BAT0"
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (PowerOptions(source="abacus"), "no power source 'abacus'; expected one of ina2xx, "),
+        (
+            PowerOptions(source="modelled"),
+            "start the agent with the file of its coefficients, --energy-model FILE",
+        ),
+    ],
+)
+def test_source_that_no_job_could_use_is_found_before_any(options: PowerOptions, message: str):
+    with pytest.raises(SensorError, match=message):
+        options.check()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        PowerOptions(),
+        PowerOptions(energy_model=FORMULA),
+        PowerOptions(source="modelled", energy_model=FORMULA),
+        PowerOptions(source="ina2xx:1-0041"),
+    ],
+)
+def test_source_that_some_job_may_use_passes(options: PowerOptions):
+    """Also one that the board does not have: a battery may be unplugged, a chip be added later."""
+    options.check()
 
 
 def test_watch_reads_the_power_again_and_again(tmp_path: Path):
@@ -128,6 +177,13 @@ def test_watch_of_a_board_without_a_sensor_tells_nothing(tmp_path: Path):
 def test_watch_of_another_source_than_there_is_tells_nothing(tmp_path: Path):
     build_ina2xx(tmp_path)
     assert PowerWatch(tmp_path, "battery", known_sources()).power_mw() is None
+
+
+def test_watch_reads_a_sensor_where_the_formula_is_the_agents_own_source(tmp_path: Path):
+    build_ina2xx(tmp_path)
+    watch = PowerWatch(tmp_path, "modelled", known_sources())
+    assert watch.power_mw() == 3500.0
+    watch.close()
 
 
 def test_watch_outlives_a_reading_that_fails(tmp_path: Path):

@@ -151,7 +151,8 @@ def test_source_that_nobody_knows_is_refused_with_those_there_are(tmp_path: Path
 
 def test_formula_is_no_sensor(tmp_path: Path):
     assert refusal(tmp_path, "modelled") == (
-        "power source 'modelled' is a formula, not a sensor; start the agent with the file of its coefficients"
+        "power source 'modelled' is a formula, not a sensor; start the agent with the file of its coefficients,"
+        " --energy-model FILE"
     )
 
 
