@@ -158,7 +158,7 @@ def test_source_that_the_request_names_is_the_only_one_that_counts(metered: Boar
 
 def test_sensor_that_dies_in_the_pass_costs_the_energy_alone(metered: Board):
     measurement = metered.measure(on_energy=lambda: break_file(metered.root / POWER))
-    assert_absent(measurement, f"cannot read {metered.root / POWER}: Is a directory; ")
+    assert_absent(measurement, f"cannot read {metered.root / POWER}: ")
 
 
 def test_formula_is_labelled_as_such(metered: Board):
@@ -210,7 +210,7 @@ def test_sensor_that_dies_while_the_model_runs_costs_the_energy_alone(metered: B
         measurement = metered.measure(on_energy=lambda: threading.Thread(target=die_at_work).start())
     # The idle window before takes 6 s.
     assert 5 < lived_s[0] < 10
-    assert_absent(measurement, f"cannot read {metered.root / POWER}: Is a directory; ")
+    assert_absent(measurement, f"cannot read {metered.root / POWER}: ")
 
 
 @pytest.mark.slow
