@@ -1,7 +1,8 @@
 """Which processors this process may use, and how much of them and of the memory."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from device_agent.board.files import find_number, find_text, read_integer, read_text
@@ -17,6 +18,28 @@ def online_cpus(root: Path = Path("/")) -> frozenset[int]:
 def allowed_cpus(root: Path = Path("/")) -> frozenset[int]:
     """Return the processors that this process may run on, by affinity and cpuset."""
     return _cpu_list(find_text(r"^Cpus_allowed_list:\s*(\S+)$", read_text(root / "proc/self/status")))
+
+
+def usable_cpus() -> frozenset[int]:
+    """Return the processors that this process and its workers may run on now: online, and within affinity and cpuset.
+
+    Asked of the kernel each time: a Jetson's power mode takes cores away, and gives them back, while the agent runs.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        # Only Linux tells, and only Linux has numbers that are missing.
+        return frozenset(range(os.cpu_count() or 1))
+    return frozenset(os.sched_getaffinity(0))
+
+
+def cpu_list(cpus: Iterable[int]) -> str:
+    """Return numbers as the kernel writes them, e.g. `0-3,8`."""
+    ranges: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if ranges and cpu == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [cpu]
+        else:
+            ranges.append([cpu])
+    return ",".join("-".join(map(str, ends)) for ends in ranges)
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

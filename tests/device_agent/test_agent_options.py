@@ -1,17 +1,22 @@
 """What a caller may ask for in a spec, from the wire to the worker and back."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import numpy
 import psutil
 import pytest
-from agent_harness import FULL, Agent, conv_model, spec
+from agent_harness import FULL, Agent, conv_model, running_agent, spec
 from edgenas.v1 import benchmark_pb2, measurement_pb2
 from onnx import TensorProto, helper, numpy_helper
 from worker_jobs import allowed_cpus
 
 from device_agent import __version__
+from device_agent.board.description import Board, describe_board
+from device_agent.errors import InvalidRequestError
+from device_agent.serving.wire.requests import request_from_wire
 
 FLOAT16 = benchmark_pb2.PRECISION_FLOAT16
 FLOAT32 = benchmark_pb2.PRECISION_FLOAT32
@@ -217,3 +222,52 @@ def test_every_flag_of_a_record_has_its_reason(elaborate: benchmark_pb2.Benchmar
     assert [entry.flag for entry in measurement.flag_reasons] == list(measurement.flags)
     assert all(entry.reason for entry in measurement.flag_reasons)
     assert measurement_pb2.MEASUREMENT_FLAG_UNSPECIFIED not in measurement.flags
+
+
+@pytest.fixture
+def gappy_board(monkeypatch: pytest.MonkeyPatch) -> Board:
+    """A board of four cores, the second of which is offline."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 3})
+    return replace(describe_board(), physical_cores=4, logical_cores=3)
+
+
+def taken(board: Board, **fields: object) -> tuple[int, tuple[int, ...]]:
+    """Return the threads and the processors that a request comes to."""
+    request = benchmark_pb2.RunBenchmarkRequest(
+        request_id="asked", model_sha256="0" * 64, spec=asking(spec(threads=0), **fields)
+    )
+    found = request_from_wire(request, board).spec
+    return found.threads, found.cpu_affinity
+
+
+def test_processors_behind_one_that_is_offline_may_be_named(gappy_board: Board):
+    assert taken(gappy_board, cpu_affinity=[3, 2]) == (2, (3, 2))
+
+
+def test_processor_that_is_offline_is_refused_with_those_there_are(gappy_board: Board):
+    with pytest.raises(InvalidRequestError) as caught:
+        taken(gappy_board, cpu_affinity=[1])
+    assert str(caught.value) == (
+        "spec.cpu_affinity is [1]; name each processor once, out of those that the agent may use: 0,2-3"
+    )
+
+
+def test_threads_are_at_most_one_for_each_processor_that_may_be_used(gappy_board: Board):
+    assert taken(gappy_board) == (3, ())
+    assert taken(gappy_board, threads=3) == (3, ())
+    with pytest.raises(InvalidRequestError) as caught:
+        taken(gappy_board, threads=4)
+    assert str(caught.value) == (
+        "spec.threads is 4, this board has 3 processors that the agent may use (0,2-3); ask for 1 to 3, or 0 for 3"
+    )
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="needs two processors, to take one away")
+def test_agent_with_a_set_of_processors_measures_on_these_alone(tmp_path: Path):
+    first, last = CPUS[0], CPUS[-1]
+    with running_agent(tmp_path, prefix=["taskset", "-c", str(last)]) as agent:
+        sha256 = agent.upload(conv_model())
+        assert refusal(agent, sha256, asking(cpu_affinity=[first])).endswith(
+            f"that the agent may use: {last}"
+        )
+        assert agent.measure(sha256, asking(spec(threads=0), cpu_affinity=[last])).spec.threads == 1

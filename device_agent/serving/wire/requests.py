@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from device_agent.benchmark import BenchmarkRequest, BenchmarkSpec, InputData, InputShape, ModelFormat
 from device_agent.board.description import Board
+from device_agent.board.limits import cpu_list, usable_cpus
 from device_agent.errors import InvalidRequestError
 from device_agent.runtimes.catalogue import RUNTIMES, provider_name
 from device_agent.serving.wire.tables import FORMATS, INPUT_DATA, MODES, PRECISIONS
@@ -148,18 +149,20 @@ def _spec_from_wire(spec: benchmark_pb2.BenchmarkSpec, board: Board) -> Benchmar
 
 def _threads_from_wire(spec: benchmark_pb2.BenchmarkSpec, board: Board) -> tuple[int, tuple[int, ...]]:
     """Return the number of threads and the processors that they are bound to, one each or none."""
-    if spec.threads > board.logical_cores:
+    usable = usable_cpus()
+    by_default = min(board.physical_cores, len(usable))
+    if spec.threads > len(usable):
         raise InvalidRequestError(
-            f"spec.threads is {spec.threads}, this board has {board.logical_cores} logical cores; "
-            f"ask for 1 to {board.logical_cores}, or 0 for its {board.physical_cores} physical cores"
+            f"spec.threads is {spec.threads}, this board has {len(usable)} processors that the agent may use "
+            f"({cpu_list(usable)}); ask for 1 to {len(usable)}, or 0 for {by_default}"
         )
     cpus = tuple(spec.cpu_affinity)
-    unknown = [cpu for cpu in cpus if cpu >= board.logical_cores]
-    if unknown or len(set(cpus)) != len(cpus):
+    if not usable.issuperset(cpus) or len(set(cpus)) != len(cpus):
         raise InvalidRequestError(
-            f"spec.cpu_affinity is {list(cpus)}; name each processor once, out of 0 to {board.logical_cores - 1}"
+            f"spec.cpu_affinity is {list(cpus)}; name each processor once, out of those that the agent may use: "
+            f"{cpu_list(usable)}"
         )
-    threads = spec.threads or len(cpus) or board.physical_cores
+    threads = spec.threads or len(cpus) or by_default
     if cpus and len(cpus) != threads:
         raise InvalidRequestError(
             f"spec.cpu_affinity names {len(cpus)} processors for {threads} threads; name one for each"

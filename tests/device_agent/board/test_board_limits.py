@@ -1,10 +1,18 @@
+import os
 from pathlib import Path
 
 import pytest
 from board_trees import CPU, write
 
 from device_agent.board.conditions import available_memory_bytes
-from device_agent.board.limits import allowed_cpus, cpu_quota, memory_headroom_bytes, online_cpus
+from device_agent.board.limits import (
+    allowed_cpus,
+    cpu_list,
+    cpu_quota,
+    memory_headroom_bytes,
+    online_cpus,
+    usable_cpus,
+)
 
 
 def test_lists_of_processors_are_read(tmp_path: Path):
@@ -119,3 +127,22 @@ def test_memory_for_a_model_is_bounded_by_the_board_and_by_the_cgroup(
         "sys/fs/cgroup/memory.current": "0\n",
     }
     assert available_memory_bytes(write(tmp_path, files)) == available
+
+
+def test_usable_processors_are_those_that_the_kernel_lets_this_thread_use():
+    before = os.sched_getaffinity(0)
+    last = max(before)
+    try:
+        os.sched_setaffinity(0, {last})
+        assert usable_cpus() == {last}
+    finally:
+        os.sched_setaffinity(0, before)
+    assert usable_cpus() == before
+
+
+@pytest.mark.parametrize(
+    ("cpus", "text"),
+    [((), ""), ((5,), "5"), ((0, 1), "0-1"), ((8, 0, 2, 3, 1), "0-3,8"), ((0, 2, 4, 5), "0,2,4-5")],
+)
+def test_processors_are_listed_as_the_kernel_lists_them(cpus: tuple[int, ...], text: str):
+    assert cpu_list(cpus) == text
