@@ -83,7 +83,6 @@ class WindowLoad:
     cpu_pressure_percent: float | None
     memory_pressure_percent: float | None
     swap_ins: int | None
-    oom_kills: int | None
 
 
 def read_load(root: Path = Path("/"), pids: Sequence[int] = (), *, own_proc: Path = OWN_PROC) -> LoadSnapshot:
@@ -131,7 +130,6 @@ def interference(before: LoadSnapshot, after: LoadSnapshot) -> WindowLoad:
             _growth(before.memory_stall_us, after.memory_stall_us), window_s * 1e6
         ),
         swap_ins=_counted(before.swap_ins, after.swap_ins),
-        oom_kills=_counted(before.oom_kills, after.oom_kills),
     )
 
 

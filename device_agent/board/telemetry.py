@@ -24,11 +24,6 @@ class TelemetrySample:
     queued_jobs: int
     power_mw: float | None = None
 
-    @property
-    def throttling(self) -> tuple[str, ...]:
-        """Names of what slows the board down right now."""
-        return self.conditions.throttling
-
 
 class TelemetrySampler:
     """Takes the samples of one watcher.

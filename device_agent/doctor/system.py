@@ -8,16 +8,12 @@ from device_agent.board.files import find_number, find_text, read_text
 from device_agent.board.limits import allowed_cpus, cpu_quota, online_cpus
 from device_agent.board.load import WindowLoad
 from device_agent.doctor.check import Check, failed, passed, warned
+from device_agent.measuring.flags import OTHER_CPU_PERCENT, PRESSURE_PERCENT, STEAL_PERCENT
 
 MIB = 1 << 20
 # A worker with its runtime takes about 100 MiB before it has a model.
 LITTLE_MEMORY_BYTES = 512 * MIB
 NO_MEMORY_BYTES = 128 * MIB
-
-# The limits of the gate and of the NOISE flag.
-OTHER_CPU_PERCENT = 5.0
-STEAL_PERCENT = 1.0
-PRESSURE_PERCENT = 1.0
 
 
 def check_processors(root: Path) -> Check:
@@ -113,7 +109,7 @@ def check_pressure(root: Path) -> Check:
 
 
 def check_load(load: WindowLoad) -> tuple[Check, ...]:
-    """Judge what other processes and other machines used while nothing was measured."""
+    """Judge what other processes and other machines used while nothing was measured, as jobs will judge it."""
     checks = []
     if load.other_cpu_percent is not None:
         finding = f"{load.other_cpu_percent:.1f} % of a core over {load.window_s:.1f} s"
@@ -137,4 +133,9 @@ def check_load(load: WindowLoad) -> tuple[Check, ...]:
     if load.cpu_pressure_percent is not None and load.cpu_pressure_percent > PRESSURE_PERCENT:
         finding = f"some task waited for a processor in {load.cpu_pressure_percent:.1f} % of the time"
         checks.append(warned("waiting", finding, "stop what runs: `top` shows it"))
+    if load.memory_pressure_percent is not None and load.memory_pressure_percent > PRESSURE_PERCENT:
+        finding = f"some task waited for memory in {load.memory_pressure_percent:.1f} % of the time"
+        checks.append(
+            warned("waiting for memory", finding, "stop what takes it: `ps aux --sort=-rss | head`")
+        )
     return tuple(checks)

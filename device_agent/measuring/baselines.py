@@ -5,7 +5,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from device_agent.worker import quantile
@@ -78,11 +78,6 @@ class Baselines:
     def clock_mhz(self, key: str) -> float | None:
         """Return the clock that this board has under load when nothing slows it down."""
         return self._share(f"clock_mhz {key}", CLOCK_SHARE)
-
-    def readings(self, key: str) -> Sequence[float]:
-        """Return the reference model's readings under a key, oldest first."""
-        with self._lock:
-            return tuple(self._readings.get(f"canary_ms {key}", ()))
 
     def idle_temperature_c(self, now_c: float, *, quiet: bool = True) -> float:
         """Return the temperature of the idle board, given its present one.

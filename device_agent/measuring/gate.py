@@ -9,10 +9,10 @@ from pathlib import Path
 from device_agent.board.conditions import read_load_average, read_temperature_c
 from device_agent.board.load import OWN_PROC, LoadSnapshot, interference, read_load
 from device_agent.measuring.baselines import Baselines
+from device_agent.measuring.flags import OTHER_CPU_PERCENT
 
 WARMER_C = 5.0
 QUIET_S = 2.0
-QUIET_PERCENT = 5.0
 STEP_S = 0.25
 LIMIT_S = 120.0
 # Runnable tasks over the last minute. Above it the board worked lately, for whomever.
@@ -102,6 +102,6 @@ class Gate:
             if temperature_c > idle_c + WARMER_C:
                 return f"the board has {temperature_c:.1f} °C, more than {WARMER_C:g} °C above its idle {idle_c:.1f} °C"
         other_percent = interference(earlier, now).other_cpu_percent
-        if other_percent is not None and other_percent > QUIET_PERCENT:
-            return f"other processes use {other_percent:.0f} % of a core, more than {QUIET_PERCENT:g} %"
+        if other_percent is not None and other_percent > OTHER_CPU_PERCENT:
+            return f"other processes use {other_percent:.0f} % of a core, more than {OTHER_CPU_PERCENT:g} %"
         return None

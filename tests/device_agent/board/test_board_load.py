@@ -86,7 +86,6 @@ def test_nothing_to_compare_is_absent():
         cpu_pressure_percent=None,
         memory_pressure_percent=None,
         swap_ins=None,
-        oom_kills=None,
     )
 
 
@@ -98,7 +97,6 @@ def test_interference_of_a_window():
         cpu_pressure_percent=pytest.approx(1.5),
         memory_pressure_percent=pytest.approx(0.5),
         swap_ins=3,
-        oom_kills=1,
     )
 
 

@@ -19,7 +19,7 @@ def test_sample_names_what_slows_the_board_down(tmp_path: Path):
     root = raspberry_pi(tmp_path)
     vcgencmd(root, clock_hz=600117184, throttled="0x20002")
     sample = TelemetrySampler(root).sample(queued_jobs=2)
-    assert sample.throttling == ("arm frequency capped",)
+    assert sample.conditions.throttling == ("arm frequency capped",)
     assert sample.conditions.clock_mhz == 600.117184
     assert sample.queued_jobs == 2
 

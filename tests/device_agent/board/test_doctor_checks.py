@@ -35,7 +35,6 @@ QUIET = WindowLoad(
     cpu_pressure_percent=0.1,
     memory_pressure_percent=0.0,
     swap_ins=0,
-    oom_kills=0,
 )
 
 
@@ -419,15 +418,15 @@ def test_busy_board_is_found_with_all_its_traces():
         other_cpu_percent=100.0,
         steal_percent=3.0,
         cpu_pressure_percent=40.0,
-        memory_pressure_percent=0.0,
+        memory_pressure_percent=2.0,
         swap_ins=0,
-        oom_kills=0,
     )
     checks = system.check_load(busy)
     assert [(check.subject, check.verdict) for check in checks] == [
         ("other processes", Verdict.WARN),
         ("steal", Verdict.WARN),
         ("waiting", Verdict.WARN),
+        ("waiting for memory", Verdict.WARN),
     ]
 
 
@@ -439,7 +438,6 @@ def test_load_that_is_not_told_has_no_row():
         cpu_pressure_percent=None,
         memory_pressure_percent=None,
         swap_ins=None,
-        oom_kills=None,
     )
     assert system.check_load(silent) == ()
 

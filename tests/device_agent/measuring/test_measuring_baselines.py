@@ -51,7 +51,8 @@ def test_keys_have_baselines_of_their_own():
 def test_last_hundred_readings_are_remembered():
     baselines = Baselines()
     learn(baselines, *map(float, range(150)))
-    assert baselines.readings("1 thread") == tuple(map(float, range(50, 150)))
+    # A quarter of the way from 50 to 149.
+    assert baselines.canary_ms("1 thread") == 74.75
 
 
 def test_what_was_learnt_survives_the_agent(tmp_path: Path):
@@ -62,7 +63,7 @@ def test_what_was_learnt_survives_the_agent(tmp_path: Path):
     first.idle_temperature_c(41.5)
     first.note_work()
     second = Baselines(path)
-    assert second.readings("1 thread") == (3.0, 2.0, 4.0)
+    assert second.canary_ms("1 thread") == 2.5
     assert second.clock_mhz("1 thread") == 1500.0
     assert second.idle_temperature_c(60.0) == 41.5
     assert [entry.name for entry in tmp_path.iterdir()] == [BASELINES_FILE]
@@ -95,17 +96,17 @@ def test_corrupt_file_is_started_anew_with_a_warning(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith(f"cannot read the baselines in '{path}', learning them anew: ")
-    assert baselines.readings("1 thread") == ()
+    assert baselines.canary_ms("1 thread") is None
     assert baselines.idle_temperature_c(55.0) == 55.0
     learn(baselines, 7.0)
-    assert Baselines(path).readings("1 thread") == (7.0,)
+    assert Baselines(path).canary_ms("1 thread") == 7.0
     assert len(caplog.records) == 1
 
 
 def test_good_file_is_read_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = tmp_path / BASELINES_FILE
     path.write_text(json.dumps(KEPT))
-    assert Baselines(path).readings("1 thread") == (2.0,)
+    assert Baselines(path).canary_ms("1 thread") == 2.0
     assert caplog.records == []
 
 
