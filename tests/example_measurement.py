@@ -114,6 +114,7 @@ def complete_measurement(request_id: str) -> Measurement:
             inferences=900,
             modelled=False,
             calibration="",
+            covers="ina226 at 1-0040, shunt 100000 µΩ",
         ),
         operators=(
             OperatorTime(layer="stem.conv", operator_type="Conv", provider="CPU", mean_ms=0.3, calls=1.0),

@@ -114,31 +114,33 @@ class Canary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energy:
-    """Energy of one inference and how it was found.
+    """Energy of one inference and how it was found; None for what a formula, in place of a sensor, cannot tell.
 
     Attributes:
         gross_mj: With what the board draws anyway.
         net_mj: Without it.
         idle_mw: Mean power while idle.
         active_mw: Mean power while running the model.
-        source: Power source, e.g. `ina226`.
-        scope: What it covers: `soc`, `board` or `input`.
+        source: Power source, e.g. `ina2xx`.
+        scope: What the source sees: `soc`, `board`, `input` or `gpu`; empty with a formula.
         updates_per_s: New readings of the source per second.
         inferences: How many shared the energy.
         modelled: Whether a formula stands in for a sensor.
-        calibration: Correction applied to the readings; empty for none.
+        calibration: Correction applied to the readings, or the formula; empty for none.
+        covers: What exactly was read, e.g. `VDD_IN`; empty with a formula, or where an older agent did not tell.
     """
 
-    gross_mj: float
+    gross_mj: float | None
     net_mj: float
-    idle_mw: float
-    active_mw: float
+    idle_mw: float | None
+    active_mw: float | None
     source: str
     scope: str
-    updates_per_s: float
-    inferences: int
+    updates_per_s: float | None
+    inferences: int | None
     modelled: bool
     calibration: str
+    covers: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -256,16 +256,17 @@ def _canary(message: measurement_pb2.Canary) -> Canary:
 
 def _energy(message: measurement_pb2.Energy) -> Energy:
     return Energy(
-        gross_mj=message.gross_mj,
+        gross_mj=_optional(message, "gross_mj"),
         net_mj=message.net_mj,
-        idle_mw=message.idle_mw,
-        active_mw=message.active_mw,
+        idle_mw=_optional(message, "idle_mw"),
+        active_mw=_optional(message, "active_mw"),
         source=message.source,
         scope=message.scope,
-        updates_per_s=message.updates_per_s,
-        inferences=message.inferences,
+        updates_per_s=_optional(message, "updates_per_s"),
+        inferences=_optional(message, "inferences"),
         modelled=message.modelled,
         calibration=message.calibration,
+        covers=message.covers,
     )
 
 

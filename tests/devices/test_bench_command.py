@@ -277,6 +277,33 @@ def test_what_ran_elsewhere_or_could_not_be_had_is_told(agent: FakeAgent, tmp_pa
         assert f"net.onnx on pi4: {line}" in shown
 
 
+def test_energy_by_a_formula_has_no_figures_of_a_sensor(agent: FakeAgent, tmp_path: Path) -> None:
+    energy = measurement_pb2.Energy(
+        net_mj=2.5, source="modelled", modelled=True, calibration="40 pJ/MAC (c.json)"
+    )
+    agent.figures = lambda _: figures_of(9.0, energy_mj=2.5, energy=energy)
+    model = linear(tmp_path / "net.onnx")
+
+    (row,) = bench(model, "--power-source", "modelled")
+    shown = run("bench", model, "--device", "pi4", "--power-source", "modelled").stdout
+
+    assert (row["energy_mj"], row["energy_is_modelled"]) == (2.5, True)
+    assert row["energy"] == {
+        "gross_mj": None,
+        "net_mj": 2.5,
+        "idle_mw": None,
+        "active_mw": None,
+        "source": "modelled",
+        "scope": "",
+        "updates_per_s": None,
+        "inferences": None,
+        "modelled": True,
+        "calibration": "40 pJ/MAC (c.json)",
+        "covers": "",
+    }
+    assert "2.5 (modelled)" in shown
+
+
 MISTAKES = {
     "few rounds": (["{net}", "{other}", "--rounds", "2"], "--rounds 2 is too few to compare 2 models; expected at least 3"),
     "two rounds": (["{net}", "--rounds", "2"], "--rounds 2 gives no interval between processes; expected 1, or at least 3"),
@@ -369,7 +396,9 @@ def test_past_benchmark_is_shown_with_the_reasons_for_its_flags(agent: FakeAgent
                 measurement_pb2.DiscardedAttempt(median_ms=1.75, samples=64, flag_reasons=[reason])
             ],
             energy_mj=2.5,
-            energy=measurement_pb2.Energy(net_mj=2.5, source="ina2xx", scope="input"),
+            energy=measurement_pb2.Energy(
+                net_mj=2.5, idle_mw=3500.0, source="ina2xx", scope="input", covers="ina226 at 1-0040"
+            ),
         )
     ]
 
@@ -387,6 +416,9 @@ def test_past_benchmark_is_shown_with_the_reasons_for_its_flags(agent: FakeAgent
         "interference steal_percent –",
         "discarded attempt 1 1.75 ms of 64 samples: NOISE: other processes used 43 % of a core",
         "energy source ina2xx",
+        "energy idle_mw 3500.0",
+        "energy active_mw –",
+        "energy covers ina226 at 1-0040",
         "energy_mj 2.5",
         "mode full",
     ):

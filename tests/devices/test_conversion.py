@@ -75,6 +75,7 @@ NEW = measurement_pb2.Measurement(
         inferences=900,
         modelled=False,
         calibration="",
+        covers="ina226 at 1-0040",
     ),
     operators=[
         measurement_pb2.OperatorTime(
@@ -148,6 +149,7 @@ def test_new_agent_s_measurement_arrives_whole():
         inferences=900,
         modelled=False,
         calibration="",
+        covers="ina226 at 1-0040",
     )
     assert found.operators == (
         OperatorTime(layer="stem.conv", operator_type="Conv", provider="CPU", mean_ms=0.3, calls=1.0),
@@ -244,6 +246,38 @@ def test_modelled_energy_is_told_as_such_and_is_no_metric():
     assert found.energy_mj == 2.5
     assert "energy_mj" not in found.metrics
     assert replace(found, energy=None).metrics["energy_mj"] == 2.5
+
+
+def test_what_a_formula_cannot_tell_is_absent_not_zero():
+    formula = measurement_pb2.Measurement(
+        energy_mj=2.5,
+        energy=measurement_pb2.Energy(
+            net_mj=2.5, source="modelled", modelled=True, calibration="40 pJ/MAC + 500 pJ/byte (c.json)"
+        ),
+    )
+
+    assert conversion.measurement(record(formula)).energy == Energy(
+        gross_mj=None,
+        net_mj=2.5,
+        idle_mw=None,
+        active_mw=None,
+        source="modelled",
+        scope="",
+        updates_per_s=None,
+        inferences=None,
+        modelled=True,
+        calibration="40 pJ/MAC + 500 pJ/byte (c.json)",
+        covers="",
+    )
+
+
+def test_measured_zero_arrives_as_zero():
+    silent = measurement_pb2.Measurement(energy=measurement_pb2.Energy(idle_mw=0.0, gross_mj=1.0))
+
+    found = conversion.measurement(record(silent)).energy
+
+    assert found is not None
+    assert (found.idle_mw, found.gross_mj, found.active_mw) == (0.0, 1.0, None)
 
 
 def test_options_become_a_spec():

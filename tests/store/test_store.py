@@ -303,6 +303,52 @@ def test_measurement_of_an_older_store_is_read_without_inventing_anything(store:
     assert (found["pi4"].load_was_cold, found["pi4"].gate_wait_s, found["pi4"].energy) == (None, None, None)
 
 
+OLD_ENERGY = """
+{"gross_mj":6.0,"net_mj":2.5,"idle_mw":3500.0,"active_mw":6000.0,"source":"ina2xx","scope":"input",
+"updates_per_s":12.5,"inferences":900,"modelled":false,"calibration":""}
+"""
+
+
+def test_energy_of_an_older_store_is_read_without_what_it_covers(store: Store, database: Path):
+    run = store.create_run({}, {})
+    old = OLD_MEASUREMENT.replace(
+        '"energy_mj":null,"energy_absent_reason":"no power sensor"',
+        f'"energy_mj":2.5,"energy_absent_reason":"","energy":{OLD_ENERGY}',
+    )
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "INSERT INTO measurements (run_id, request_id, trial_id, device, measurement) VALUES (?, ?, ?, ?, ?)",
+            (run.id, "one", pending(0).id, "pi4", old),
+        )
+
+    found = store.measurements(run.id, replace(pending(0), measurements={"pi4": "one"}))["pi4"]
+
+    complete = complete_measurement("one").energy
+    assert complete is not None
+    assert (found.energy_mj, found.energy) == (2.5, replace(complete, covers=""))
+
+
+def test_what_a_formula_cannot_tell_stays_absent(store: Store):
+    run = store.create_run({}, {})
+    trial = replace(pending(0), measurements={"pi4": "one"})
+    measured = complete_measurement("one")
+    assert measured.energy is not None
+    by_formula = replace(
+        measured.energy,
+        gross_mj=None,
+        idle_mw=None,
+        active_mw=None,
+        updates_per_s=None,
+        inferences=None,
+        modelled=True,
+        covers="",
+    )
+
+    store.save_measurement(run.id, trial.id, "pi4", replace(measured, energy=by_formula))
+
+    assert store.measurements(run.id, trial)["pi4"].energy == by_formula
+
+
 def test_measurements_of_a_trial_are_its_latest(store: Store):
     run = store.create_run({}, {})
     for request_id, median_ms in (("search", 4.0), ("full", 3.0)):
