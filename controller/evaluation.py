@@ -9,7 +9,7 @@ is trained, unless the search keeps flagged figures.
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from controller.core.network import Network
 from controller.core.objective import Constraint, Objective, Source, broken
 from controller.core.options import MeasurementOptions
 from controller.core.trial import Trial, TrialState
+from controller.core.waiting import wait_for_any
 from controller.models.artifact import export
 from controller.models.module import NetworkModule, seeded_module
 from controller.store.store import Store
@@ -213,7 +214,7 @@ class Evaluator:
         for device in self._boards:
             self._submit(candidate, device)
         while candidate.measuring:
-            wait(candidate.measuring.values())
+            wait_for_any(candidate.measuring.values())
             self.collect(candidate)
         return candidate.trial
 

@@ -13,13 +13,13 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 
 from controller.core.errors import ConfigurationError, DeviceError, SearchStoppedError, StoreError
 from controller.core.objective import Constraint, Objective
 from controller.core.protocols import SearchAlgorithm, SearchSpace
 from controller.core.trial import Trial, TrialState, left_out
+from controller.core.waiting import wait_for_any
 from controller.evaluation import Board, Candidate, Evaluator
 from controller.pareto.front import CoveredVolume, front
 from controller.store.records import Run, RunState
@@ -244,7 +244,7 @@ class Search:
         outstanding = [future for candidate in self._window for future in candidate.measuring.values()]
         if outstanding:
             self._report("measuring")
-            wait(outstanding, return_when=FIRST_COMPLETED)
+            wait_for_any(outstanding)
 
     def _tell(self, trial: Trial) -> None:
         self._algorithm.tell([trial])

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -22,6 +23,7 @@ from edgenas.v1 import (
 from controller.core.errors import BenchmarkFailedError, DeviceError, DeviceUnreachableError, NotFoundError
 from controller.core.measurement import ExportedModel, Measurement, MeasurementMode
 from controller.core.options import MeasurementOptions
+from controller.core.waiting import PIECE_S
 from controller.devices import conversion
 from controller.devices.description import DeviceDescription
 
@@ -64,6 +66,7 @@ class DeviceClient:
         self._address = address
         self._patience_s = patience_s
         self._heard_at = 0.0
+        self._closed = threading.Event()
         self._revive = revive
         # No global pool: a proxy that a company sets in the environment cannot reach a board on the bench.
         self._channel = grpc.insecure_channel(address, options=(*_OPTIONS, ("grpc.enable_http_proxy", 0)))
@@ -80,7 +83,8 @@ class DeviceClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and end the patience of calls that other threads have under way."""
+        self._closed.set()
         self._channel.close()
 
     def describe(self) -> DeviceDescription:
@@ -155,13 +159,15 @@ class DeviceClient:
     def cancel(self, request_id: str) -> bool:
         """End a waiting or running job; return whether there was one to end.
 
+        The agent is asked once: whoever cancels wants to go.
+
         Raises:
             NotFoundError: If the board knows no such job.
-            DeviceUnreachableError: If the agent stays away.
+            DeviceUnreachableError: If the agent gives no answer.
         """
         request = benchmark_pb2.CancelBenchmarkRequest(request_id=request_id)
         return self._patiently(
-            lambda: self._benchmarks.CancelBenchmark(request, timeout=_DEADLINE_S)
+            lambda: self._benchmarks.CancelBenchmark(request, timeout=_DEADLINE_S), patience_s=0.0
         ).cancelled
 
     def benchmarks(
@@ -281,11 +287,12 @@ class DeviceClient:
                 "its agent is too old to know that; update edgenas there"
             )
 
-    def _patiently(self, call: Callable[[], T]) -> T:
+    def _patiently(self, call: Callable[[], T], patience_s: float | None = None) -> T:
         """Return what call returns, trying again with growing pauses while the agent gives no answer.
 
         Patience runs from the last sign of life: a job may wait in the queue for as long as it takes.
         """
+        patience_s = self._patience_s if patience_s is None else patience_s
         silent_since, wait_s = 0.0, _FIRST_WAIT_S
         while True:
             try:
@@ -294,18 +301,25 @@ class DeviceClient:
                 now = time.monotonic()
                 if not silent_since or self._heard_at > silent_since:
                     silent_since, wait_s = now, _FIRST_WAIT_S
-                left_s = self._patience_s - (now - silent_since)
-                self._raise_unless_away(error, left_s)
+                left_s = patience_s - (now - silent_since)
+                self._raise_unless_away(error, left_s, patience_s)
             logger.warning("device %r gives no answer; trying again for another %.0f s", self.name, left_s)
             # Spread out, so that several hosts that lost one board do not come back all at once.
-            time.sleep(min(left_s, wait_s * random.uniform(0.8, 1.2)))
+            self._rest(min(left_s, wait_s * random.uniform(0.8, 1.2)))
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
             try:
                 self._revive()
             except DeviceError as error:
                 logger.warning("%s", error)
 
-    def _raise_unless_away(self, error: grpc.RpcError, left_s: float) -> None:
+    def _rest(self, seconds: float) -> None:
+        """Return after so many seconds, in short pieces for the sake of signals; raise once the client is closed."""
+        end_s = time.monotonic() + seconds
+        while (left_s := end_s - time.monotonic()) > 0:
+            if self._closed.wait(min(left_s, PIECE_S)):
+                raise DeviceError(f"device {self.name!r} gave no answer before its connection was closed")
+
+    def _raise_unless_away(self, error: grpc.RpcError, left_s: float, patience_s: float) -> None:
         code, details = error.code(), error.details() or "no details"
         if code is grpc.StatusCode.NOT_FOUND:
             raise NotFoundError(f"device {self.name!r}: {details}") from error
@@ -313,6 +327,6 @@ class DeviceClient:
             raise DeviceError(f"device {self.name!r} refused: {details} ({code.name.lower()})") from error
         if left_s <= 0:
             raise DeviceUnreachableError(
-                f"device {self.name!r} at {self._address} gave no answer for {self._patience_s:.0f} s: {details}; "
+                f"device {self.name!r} at {self._address} gave no answer for {patience_s:.0f} s: {details}; "
                 "check that it is switched on and `edgenas-agent serve` runs there"
             ) from error
