@@ -6,7 +6,7 @@ stopped and can be resumed, 130 interrupted.
 
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -14,8 +14,12 @@ from controller.cli import bench, benchmarks, devices, front, generate, interrup
 from controller.core.errors import EdgeNASError, SearchStoppedError
 from controller.core.text import printable
 
+_NAME = "edgenas"
+# Click's, or that of the copy of click that newer versions of typer bring along, which has no public name.
+_UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
+
 app = typer.Typer(
-    name="edgenas",
+    name=_NAME,
     help="Finds neural networks for the board you have, measured on it.",
     no_args_is_help=True,
     add_completion=False,
@@ -45,13 +49,26 @@ def main() -> None:
     """Run the command and turn errors into one line and an exit code."""
     interruption.listen()
     try:
-        app()
+        code = app(prog_name=_NAME, standalone_mode=False)
     except SearchStoppedError as error:
         _fail(str(error), 3)
     except EdgeNASError as error:
         _fail(str(error), 2)
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # not in every version, so there is nothing to import
+            raise SystemExit(2) from None  # typer has printed the help
+        _fail(_misuse(error), 2)
+    else:
+        raise SystemExit(code)
+
+
+def _misuse(error: Any) -> str:
+    """Return what is wrong with a command line, and where to read what it may be."""
+    what = " ".join(error.format_message().split()).removesuffix(".")
+    command = error.ctx.command_path if error.ctx else _NAME
+    return f"{what}{'' if what.endswith('?') else ';'} see `{command} --help`"
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"edgenas: {printable(' '.join(message.split()))}", file=sys.stderr)
+    print(f"{_NAME}: {printable(' '.join(message.split()))}", file=sys.stderr)
     raise SystemExit(code)

@@ -164,7 +164,7 @@ class Refusal(click.ClickException):
 
     exit_code = 2
 
-    def __init__(self, error: AgentError) -> None:
+    def __init__(self, error: AgentError | str) -> None:
         super().__init__(" ".join(str(error).split()))
 
     def show(self, file: Any = None) -> None:

@@ -31,14 +31,6 @@ def refusal(*arguments: str | Path) -> str:
     return done.stderr.strip()
 
 
-def misuse(*arguments: str | Path) -> str:
-    """Run a command whose line cannot be understood, and return what it says is wrong."""
-    done = command(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Traceback" not in done.stderr
-    return done.stderr.splitlines()[-1]
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "small.onnx"
@@ -128,8 +120,38 @@ def test_bench_prints_energy_of_a_formula_as_modelled(tmp_path: Path, model: Pat
 
 
 def test_missing_model_is_a_misuse(tmp_path: Path):
-    message = misuse("bench", tmp_path / "none.onnx", "--state-dir", tmp_path)
-    assert message == f"Error: Invalid value for 'MODEL': File '{tmp_path / 'none.onnx'}' does not exist."
+    path = tmp_path / "none.onnx"
+    assert refusal("bench", path, "--state-dir", tmp_path) == (
+        f"edgenas-agent: Invalid value for 'MODEL': File '{path}' does not exist; see `edgenas-agent bench --help`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "command"),
+    [
+        (["benhc"], "No such command 'benhc'", "edgenas-agent"),
+        (["--loud"], "No such option", "edgenas-agent"),
+        (["bench"], "Missing argument 'MODEL'", "edgenas-agent bench"),
+        (["doctor", "--loud"], "No such option", "edgenas-agent doctor"),
+        (
+            ["history", "--limit", "0"],
+            "Invalid value for '--limit': 0 is not in the range",
+            "edgenas-agent history",
+        ),
+        (["history", "\x1b[2J"], r"Got unexpected extra argument (\x1b[2J)", "edgenas-agent history"),
+        (["serve", "--address"], "Option '--address' requires an argument", "edgenas-agent"),
+    ],
+)
+def test_misuse_is_told_in_one_line_with_the_next_step(arguments: list[str], message: str, command: str):
+    line = refusal(*arguments)
+    assert line.startswith(f"edgenas-agent: {message}")
+    assert line.endswith(f" see `{command} --help`")
+
+
+def test_no_command_is_answered_with_the_help():
+    done = command()
+    assert "Commands:" in done.stdout + done.stderr
+    assert "Error" not in done.stderr
 
 
 def test_model_of_an_unknown_ending_needs_its_runtime(tmp_path: Path):
@@ -184,27 +206,27 @@ def test_state_directory_of_a_serving_agent_is_refused(tmp_path: Path, model: Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--retries", "11"], "Error: Invalid value for '--retries': 11 is not in the range 0<=x<=10."),
+        (["--retries", "11"], "Invalid value for '--retries': 11 is not in the range 0<=x<=10"),
         (
             ["--gate-limit-s", "-1"],
-            "Error: Invalid value for '--gate-limit-s': -1.0 is not in the range x>=0.",
+            "Invalid value for '--gate-limit-s': -1.0 is not in the range x>=0",
         ),
         (
             ["--job-timeout-s", "0"],
-            "Error: Invalid value for '--job-timeout-s': 0.0 is not in the range x>0.",
+            "Invalid value for '--job-timeout-s': 0.0 is not in the range x>0",
         ),
         (
             ["--cache-limit-mb", "0"],
-            "Error: Invalid value for '--cache-limit-mb': 0 is not in the range x>=1.",
+            "Invalid value for '--cache-limit-mb': 0 is not in the range x>=1",
         ),
         (
             ["--root", "/no/such/board"],
-            "Error: Invalid value for '--root': Directory '/no/such/board' does not exist.",
+            "Invalid value for '--root': Directory '/no/such/board' does not exist",
         ),
     ],
 )
 def test_serve_says_which_option_is_wrong(options: list[str], message: str):
-    assert misuse("serve", *options) == message
+    assert refusal("serve", *options) == f"edgenas-agent: {message}; see `edgenas-agent serve --help`"
 
 
 @pytest.mark.parametrize(
@@ -248,4 +270,4 @@ def test_model_that_may_not_be_read_is_a_misuse(tmp_path: Path):
     path = tmp_path / "secret.onnx"
     path.write_bytes(conv_model())
     path.chmod(0)
-    assert misuse("bench", path, "--state-dir", tmp_path).endswith("is not readable.")
+    assert "is not readable; see " in refusal("bench", path, "--state-dir", tmp_path)

@@ -67,6 +67,48 @@ def test_mistake_gets_one_line_and_leaves_nothing_behind(mistake: str, edgenas: 
     assert not home.exists()
 
 
+MISUSES = {
+    "unknown command": (["benhc"], "No such command 'benhc'", "edgenas"),
+    "unknown option": (["bench", "--loud"], "No such option", "edgenas bench"),
+    "missing argument": (["runs", "show"], "Missing argument 'RUN'", "edgenas runs show"),
+    "missing value": (["bench", "net.onnx", "--device"], "Option '--device' requires an argument", "edgenas"),
+    "value out of range": (
+        ["bench", "net.onnx", "--device", "local", "--rounds", "0"],
+        "Invalid value for '--rounds'",
+        "edgenas bench",
+    ),
+    "letters for no terminal": (
+        ["front", "last", "\x1b[2J"],
+        "Got unexpected extra argument",
+        "edgenas front",
+    ),
+}
+
+
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_misuse_of_the_command_line_gets_one_line_and_the_next_step(
+    misuse: str, edgenas: Command, home: Path
+) -> None:
+    arguments, message, command = MISUSES[misuse]
+
+    done = edgenas(*arguments)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"edgenas: {message}")
+    assert done.stderr.endswith(f" see `{command} --help`\n")
+    assert len(done.stderr.splitlines()) == 1
+    assert "\x1b" not in done.stderr
+    assert not home.exists()
+
+
+def test_no_command_is_answered_with_the_help(edgenas: Command) -> None:
+    done = edgenas()
+
+    assert "benchmarks" in done.stdout + done.stderr
+    assert "Error" not in done.stderr
+
+
 def test_unknown_key_in_the_configuration_lists_the_valid_ones(
     edgenas: Command, home: Path, tmp_path: Path
 ) -> None:
