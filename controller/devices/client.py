@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 PROTOCOL_VERSION = 1
 _DEADLINE_S = 15.0
-_SLOWEST_UPLOAD_BYTES_PER_S = 250_000
+_UPLOAD_SILENCE_S = 300.0
 _CHUNK_BYTES = 1 << 20
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
 _OLDEST_OPTIONS = {"threads", "input_shapes", "seed"}  # every agent heeds them
@@ -237,6 +237,7 @@ class DeviceClient:
         known = self._models.HasModel(model_pb2.HasModelRequest(sha256=model.sha256), timeout=_DEADLINE_S)
         if known.present:
             return
+        taken = threading.Event()
 
         def parts() -> Iterator[model_pb2.UploadModelRequest]:
             header = model_pb2.UploadModelHeader(
@@ -245,9 +246,22 @@ class DeviceClient:
             yield model_pb2.UploadModelRequest(header=header)
             for start in range(0, len(model.data), _CHUNK_BYTES):
                 yield model_pb2.UploadModelRequest(chunk=model.data[start : start + _CHUNK_BYTES])
+                taken.set()
 
-        deadline_s = 60 + len(model.data) / _SLOWEST_UPLOAD_BYTES_PER_S
-        self._models.UploadModel(parts(), timeout=deadline_s)
+        # No deadline for the whole: while it times a model, an agent holds uploads back, for more than a minute at
+        # a time and once for each job in its queue. Keep-alives notice a lost link; this, an agent that hangs.
+        silence_s = max(_UPLOAD_SILENCE_S, self._patience_s)
+        upload = self._models.UploadModel.future(parts())
+        try:
+            while not _ended(upload, silence_s):
+                if not taken.is_set():
+                    raise DeviceUnreachableError(
+                        f"device {self.name!r} at {self._address} took no more of a model of {len(model.data) / 1e6:.1f} MB "
+                        f"for {silence_s:.0f} s; look into the log of `edgenas-agent serve` there and start it again"
+                    )
+                taken.clear()
+        finally:
+            upload.cancel()
         self._heard_at = time.monotonic()
 
     def _run(
@@ -330,3 +344,12 @@ class DeviceClient:
                 f"device {self.name!r} at {self._address} gave no answer for {patience_s:.0f} s: {details}; "
                 "check that it is switched on and `edgenas-agent serve` runs there"
             ) from error
+
+
+def _ended(call: "grpc.Future[model_pb2.UploadModelResponse]", timeout_s: float) -> bool:
+    """Return whether a call ends within some time; raise its error if it ends with one."""
+    try:
+        call.result(timeout_s)
+    except grpc.FutureTimeoutError:
+        return False
+    return True

@@ -59,6 +59,7 @@ class FakeAgent(
         listed: Every request for a list.
         cancelled: Request ids that were cancelled.
         uploaded_bytes: Size of all models sent.
+        hold: Called before each part of a model is taken.
     """
 
     figures: Callable[[benchmark_pb2.RunBenchmarkRequest], measurement_pb2.Measurement | str] = lambda _: (
@@ -73,6 +74,7 @@ class FakeAgent(
     listed: list[benchmark_pb2.ListBenchmarksRequest] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     uploaded_bytes: int = 0
+    hold: Callable[[], object] = lambda: None
 
     def DescribeDevice(self, request, context):  # type: ignore[no-untyped-def] # noqa: N802
         return self.description
@@ -82,6 +84,7 @@ class FakeAgent(
 
     def UploadModel(self, request_iterator, context):  # type: ignore[no-untyped-def] # noqa: N802
         for part in request_iterator:
+            self.hold()
             self.uploaded_bytes += len(part.chunk)
         return model_pb2.UploadModelResponse(size_bytes=self.uploaded_bytes)
 

@@ -1,5 +1,8 @@
 """What the client asks of an agent, and what it makes of an agent that is older than the question."""
 
+import itertools
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,9 +12,10 @@ from edgenas.v1 import benchmark_pb2, measurement_pb2
 from fake_agent import FakeAgent, figures_of, serving
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from controller.core.errors import DeviceError
+from controller.core.errors import DeviceError, DeviceUnreachableError
 from controller.core.measurement import ExportedModel, MeasurementMode, ModelFormat
 from controller.core.options import InputData, MeasurementOptions
+from controller.devices import client as module
 from controller.devices.client import DeviceClient
 
 MODEL = ExportedModel(data=b"model", format=ModelFormat.ONNX, sha256="ab" * 32, precision="float32")
@@ -128,6 +132,41 @@ def test_filters_hold_where_an_older_agent_ignores_them(agent: FakeAgent, client
     assert ids(flagged=True) == ["net-3", "net-0"]
     assert ids(flagged=False) == ["net-2", "other-1"]
     assert ids(started_before=NOON + timedelta(hours=2)) == ["other-1", "net-0"]
+
+
+def test_upload_that_is_held_back_time_and_again_has_all_the_time_it_needs(
+    agent: FakeAgent, client: DeviceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_UPLOAD_SILENCE_S", 1.5)
+    model = ExportedModel(
+        data=bytes(40_000_000), format=ModelFormat.ONNX, sha256="cd" * 32, precision="float32"
+    )
+    holds = itertools.count()
+    # Parts that the connection itself takes in advance tell nothing: there are ten from one pause to the next.
+    agent.hold = lambda: threading.Event().wait(0.8) if next(holds) % 10 == 5 else None
+    started_s = time.monotonic()
+
+    client.measure(model, request_id="held", model_name="held", mode=MeasurementMode.SEARCH)
+
+    assert agent.uploaded_bytes == 40_000_000
+    assert time.monotonic() - started_s > 2 * 1.5
+
+
+def test_upload_of_which_nothing_more_is_taken_is_given_up(
+    agent: FakeAgent, client: DeviceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_UPLOAD_SILENCE_S", 0.5)
+    ended = threading.Event()
+    agent.hold = ended.wait
+
+    try:
+        with pytest.raises(
+            DeviceUnreachableError,
+            match=r"device 'bench' at .* took no more of a model of 0\.0 MB for 1 s; .*log",
+        ):
+            measure(client, MeasurementOptions())
+    finally:
+        ended.set()
 
 
 def resident_bytes(field: str) -> int:
