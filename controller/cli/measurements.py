@@ -104,8 +104,8 @@ def measurement_details(measurement: Measurement) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for name, value in asdict(measurement).items():
         match name, value:
-            case (("samples_ms" | "warmup_ms"), _):
-                rows.append((name, f"{len(value)} raw samples (--json)"))
+            case (("samples_ms" | "warmup_ms" | "groups_ms" | "canary_turns"), _):
+                rows.append((name, f"{len(value)} raw (--json)"))
             case "mode", _:
                 rows.append((name, value.value))
             case (("flag_reasons" | "discarded_attempts" | "operators"), _):

@@ -113,6 +113,14 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryTurn:
+    """The reference model between two stretches of samples; `samples_before` is how many had been taken."""
+
+    samples_before: int
+    latencies_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Energy:
     """Energy of one inference and how it was found; None for what a formula, in place of a sensor, cannot tell.
 
@@ -247,7 +255,9 @@ class Measurement:
         warm_load_ms: Time to load the same file once more; None where that failed, for the reason in
             warm_load_absent_reason.
         grouped: Present where one inference takes less than 1 ms.
+        groups_ms: The whole time of each of its groups in order, in milliseconds; empty in listings.
         canary: None where the reference model could not be run, for the reason in canary_absent_reason.
+        canary_turns: Each of its turns in order, the first before all samples; empty in listings.
         drift_corrected_ms: The median as it would have been at the canary's baseline speed; None without a
             baseline, or far from it.
         energy: How energy_mj came about; None where it is.
@@ -293,8 +303,10 @@ class Measurement:
     warm_load_ms: float | None = None
     warm_load_absent_reason: str = ""
     grouped: GroupedLatency | None = None
+    groups_ms: tuple[float, ...] = ()
     canary: Canary | None = None
     canary_absent_reason: str = ""
+    canary_turns: tuple[CanaryTurn, ...] = ()
     drift_corrected_ms: float | None = None
     energy: Energy | None = None
     operators: tuple[OperatorTime, ...] = ()

@@ -9,6 +9,7 @@ from edgenas.v1 import benchmark_pb2, device_pb2, measurement_pb2, model_pb2
 from controller.core.errors import DeviceError
 from controller.core.measurement import (
     Canary,
+    CanaryTurn,
     Conditions,
     DiscardedAttempt,
     Energy,
@@ -168,8 +169,13 @@ def measurement(record: benchmark_pb2.BenchmarkRecord) -> Measurement:
         warm_load_ms=_optional(figures, "warm_load_ms"),
         warm_load_absent_reason=figures.warm_load_absent_reason,
         grouped=_grouped(figures.grouped) if figures.HasField("grouped") else None,
+        groups_ms=tuple(figures.groups_ms),
         canary=_canary(figures.canary) if figures.HasField("canary") else None,
         canary_absent_reason=figures.canary_absent_reason,
+        canary_turns=tuple(
+            CanaryTurn(samples_before=turn.samples_before, latencies_ms=tuple(turn.latencies_ms))
+            for turn in figures.canary_turns
+        ),
         drift_corrected_ms=_optional(figures, "drift_corrected_ms"),
         energy=_energy(figures.energy) if figures.HasField("energy") else None,
         operators=tuple(_operator(time) for time in figures.operators),

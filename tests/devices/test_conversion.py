@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from controller.core.measurement import (
     Canary,
+    CanaryTurn,
     DiscardedAttempt,
     Energy,
     ExecutionSettings,
@@ -60,6 +61,8 @@ NEW = measurement_pb2.Measurement(
     ),
     canary=measurement_pb2.Canary(before_ms=1.1, after_ms=1.2, median_ms=1.15, baseline_ms=1.0),
     canary_absent_reason="no room",
+    canary_turns=[measurement_pb2.CanaryTurn(samples_before=64, latencies_ms=[1.1, 1.2])],
+    groups_ms=[9.8, 10.2],
     drift_corrected_ms=0.43,
     memory=measurement_pb2.MemoryUsage(peak_bytes=5, method="VmHWM"),
     gpu_peak_bytes=0,
@@ -136,6 +139,8 @@ def test_new_agent_s_measurement_arrives_whole():
     )
     assert found.canary == Canary(before_ms=1.1, after_ms=1.2, median_ms=1.15, baseline_ms=1.0)
     assert found.canary_absent_reason == "no room"
+    assert found.canary_turns == (CanaryTurn(samples_before=64, latencies_ms=(1.1, 1.2)),)
+    assert found.groups_ms == (9.8, 10.2)
     assert found.drift_corrected_ms == 0.43
     assert (found.energy_mj, found.energy_absent_reason) == (2.5, "")
     assert found.energy == Energy(
