@@ -91,9 +91,9 @@ def _properties(found: DeviceDescription) -> list[tuple[str, str]]:
         (f"runtime {absent.name}", f"not usable: {absent.reason}") for absent in found.unavailable_runtimes
     ]
     for source in found.power_sources:
-        state = (
-            f"not readable: {source.absent_reason}" if source.absent_reason else f"covers the {source.scope}"
-        )
+        # A formula covers no part of the board.
+        covered = f"covers the {source.scope}" if source.scope else "a formula, no sensor"
+        state = f"not readable: {source.absent_reason}" if source.absent_reason else covered
         rows.append((f"power source {source.name}", state))
     if not found.power_sources:
         rows.append(("power sources", f"agent {found.agent_version} names none"))

@@ -152,7 +152,7 @@ class PowerSourceDescription(google.protobuf.message.Message):
     name: builtins.str
     """Name to put into BenchmarkSpec.power_source, e.g. "ina2xx"."""
     scope: builtins.str
-    """What it covers: "soc", "board", "input" or "gpu"."""
+    """What it covers: "soc", "board", "input" or "gpu"; empty for a formula, which covers nothing."""
     absent_reason: builtins.str
     """Empty where the source can be read; otherwise what stands in the way and what to do."""
     def __init__(

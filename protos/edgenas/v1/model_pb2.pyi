@@ -79,6 +79,7 @@ class UploadModelHeader(google.protobuf.message.Message):
     sha256: builtins.str
     """Lower-case hexadecimal sha256 of the whole file, 64 characters."""
     format: Global___ModelFormat.ValueType
+    """What it is believed to be. The runtime that a benchmark names decides how the bytes are read."""
     size_bytes: builtins.int
     """Size of the whole file in bytes."""
     def __init__(
