@@ -15,7 +15,8 @@ It speaks JSON, an object a line, and waits for the agent's word where the agent
     out  {"event": "phase", "phase": "canary" | "load" | "warm_up" | "measure" | "energy" | "profile"} at any time
     out  {"event": "settled", "canary_ns": ...}     warm, and running on untimed until the agent answers
     in   "again"                  after a pause it tells once more that it is settled
-    or   "go"                     the timed part begins
+    or   "go" or "go LIMIT_S" or "go LIMIT_S USUAL_NS"     the timed part begins; with a limit it pauses while the reference
+                                  model takes longer than usual, or than it did before, all in all no longer than that
     out  {"event": "sampled"}     the timed part is over; running on untimed until the agent answers
     in   "go"
     out  {"event": "measured", ...}     all that was measured so far
@@ -101,6 +102,12 @@ CANARY_WARMUP_RUNS = 5
 CANARY_LOOK_S = 0.15
 AGAIN_PAUSE_S = 1.0
 AGAIN_WARMUP_S = 0.3
+# So long the model runs untimed before samples are taken: what the agent does once its answer is sent, or an event
+# is told, must not share their window.
+QUIET_S = 0.05
+# Between turns the job pauses while the board is slower than usual by more than this. Its speed wanders by 1 to 3 %
+# from minute to minute; in a slower state, which lasts for seconds, the canary took 30 to 45 % longer.
+SLOWER_SHARE = 0.05
 # After a turn of the other the caches are its own: so long the model runs untimed, and so often either of them.
 REWARM_S = 0.01
 REWARM_MIN_RUNS = 1
@@ -221,7 +228,8 @@ def median_interval(samples: Sequence[float]) -> Tuple[float, float]:
     """Return a 95 % interval of the median of a series that may be autocorrelated.
 
     The series is split into 16 contiguous blocks; a t-interval on the block medians gives the half-width,
-    which is laid around the median of all samples. With fewer than 16 samples it is their range.
+    which is laid around the median of all samples, within their range: that all of so many lie on one side of the
+    median does not happen. With fewer than 16 samples it is their range.
     """
     if len(samples) < BLOCKS:
         return min(samples), max(samples)
@@ -231,15 +239,16 @@ def median_interval(samples: Sequence[float]) -> Tuple[float, float]:
     variance = math.fsum((value - mean) ** 2 for value in medians) / (BLOCKS - 1)
     half_width = T_QUANTILE * math.sqrt(variance / BLOCKS)
     middle = median(samples)
-    return middle - half_width, middle + half_width
+    return max(min(samples), middle - half_width), min(max(samples), middle + half_width)
 
 
 def relative_half_width(samples: Sequence[float]) -> float:
-    """Return half the median's interval as a share of the median; infinite below 16 samples."""
+    """Return how far the median's interval reaches from it, as a share of it; infinite below 16 samples."""
     if len(samples) < BLOCKS:
         return math.inf
     low, high = median_interval(samples)
-    return (high - low) / 2 / median(samples)
+    middle = median(samples)
+    return max(high - middle, middle - low) / middle
 
 
 def within(first: float, second: float, share: float) -> bool:
@@ -1287,6 +1296,16 @@ def start_canary(path: str, job: Dict[str, Any]) -> Tuple[Optional[Canary], str]
         return None, "the reference model cannot be run: {}".format(one_line(error))
 
 
+class Patience(NamedTuple):
+    """How long a job may pause, all in all, for a board on which the reference model usually takes so long.
+
+    Where nobody knows what is usual, it is what the reference model took at the fastest of its turns.
+    """
+
+    limit_s: float
+    usual_ns: Optional[float] = None
+
+
 class Series:
     """The timed part: the model and the canary in turns until enough is known.
 
@@ -1297,13 +1316,33 @@ class Series:
         longest_stall_ns: Longest time that went by beyond the usual between two ends of runs, timed or not;
             wherever the process is stopped, it is within one of them.
         runs: Inferences of model and canary together.
+        paused_s: How long it paused, all in all.
+        paused_in_vain: Whether the board was still slower than usual when the limit was reached.
+
+    Args:
+        run: Runs the model.
+        canary: The reference model; None where there is none.
+        typical_ns: What the model takes.
+        turn_s: How long one of its turns is.
+        patience: When to pause; None for never.
+        announce: Told the phase when a pause begins and ends.
     """
 
     def __init__(
-        self, run: Callable[[], object], canary: Optional[Canary], typical_ns: float, turn_s: float
+        self,
+        run: Callable[[], object],
+        canary: Optional[Canary],
+        typical_ns: float,
+        turn_s: float,
+        patience: Optional[Patience] = None,
+        announce: Callable[[str], object] = str,
     ) -> None:
         self.run = run
         self.canary = canary
+        self.patience = patience
+        self.announce = announce
+        self.paused_s = 0.0
+        self.paused_in_vain = False
         self.turn_ns = 1e9 * turn_s
         self.samples_ns = array.array("q")
         self.groups_ns = array.array("q")
@@ -1323,12 +1362,43 @@ class Series:
         self.accounted_ns = perf_counter_ns()
         while not ended:
             self.canary_turn()
+            self.pause_while_slow()
             self.runs += repeat(self.run, REWARM_S, REWARM_MIN_RUNS)
             # A run may begin right before the time is over.
             self.account(max(1e9 * REWARM_S + self.typical_ns, REWARM_MIN_RUNS * self.typical_ns))
             ended = self.model_turn(over)
             self.turn_ends.append(len(self.samples_ns))
         self.canary_turn()
+
+    def pause_while_slow(self) -> None:
+        """Sleep until the board is as fast as usual, or the limit is reached.
+
+        The canary then has another turn, behind a stretch of no samples, so that the turn before speaks for the
+        samples before it, and this one for those that follow.
+        """
+        if self.canary is None or self.patience is None or self.paused_in_vain:
+            return
+        usual_ns = self.patience.usual_ns or min(map(median, self.canary.turns))
+        bound_ns = (1 + SLOWER_SHARE) * usual_ns
+        latencies = self.canary.turns[-1]
+        if median(latencies) <= bound_ns:
+            return
+        begin_s = time.monotonic()
+        self.announce("gate")
+        earlier_s = self.paused_s
+        while median(latencies) > bound_ns and not self.paused_in_vain:
+            time.sleep(AGAIN_PAUSE_S)
+            self.runs += repeat(self.run, AGAIN_WARMUP_S, 1)
+            latencies = self.canary.latencies(CANARY_TURN_S)
+            self.runs += len(latencies)
+            self.paused_s = earlier_s + time.monotonic() - begin_s
+            self.paused_in_vain = median(latencies) > bound_ns and self.paused_s >= self.patience.limit_s
+        self.canary.turns.append(latencies)
+        self.turn_ends.append(len(self.samples_ns))
+        self.announce("measure")
+        repeat(self.run, QUIET_S, 1)
+        # A pause is no stall.
+        self.accounted_ns = perf_counter_ns()
 
     def canary_turn(self) -> None:
         """Let the canary have its turn, if there is one."""
@@ -1597,13 +1667,16 @@ def measure_latency(
         canary, absent_reason = memory.exclude(lambda: start_canary(job["canary_path"], job))
         while True:
             agent.emit("settled", canary_ns=canary.look() if canary is not None else None)
-            if agent.run_meanwhile(run)[0] != "again":
+            word = agent.run_meanwhile(run)[0]
+            if word != "again":
                 break
             time.sleep(AGAIN_PAUSE_S)
             repeat(run, AGAIN_WARMUP_S, 1)
-        # What the agent does with its answer still sent must not share the window either.
-        repeat(run, 0.05, 1)
-        series = Series(run, canary, median(warmup[-WARMUP_WINDOW:]), rules.turn_s)
+        repeat(run, QUIET_S, 1)
+        typical_ns = median(warmup[-WARMUP_WINDOW:])
+        limits = [float(number) for number in word.split()[1:]]
+        patience = Patience(*limits) if limits else None
+        series = Series(run, canary, typical_ns, rules.turn_s, patience, agent.phase)
         switches, faults = usage()
         series.take(sampling.over)
         switches_after, faults_after = usage()
@@ -1622,6 +1695,8 @@ def measure_latency(
         "canary_absent_reason": absent_reason,
         "longest_stall_ns": series.longest_stall_ns,
         "runs": series.runs,
+        "paused_s": series.paused_s,
+        "paused_in_vain": series.paused_in_vain,
         "involuntary_switches": switches_after - switches,
         "major_faults": faults_after - faults,
         "warmup_capped": warm.capped,

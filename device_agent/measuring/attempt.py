@@ -2,10 +2,12 @@
 
 import functools
 import hashlib
+import itertools
 import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -29,7 +31,7 @@ from device_agent.board.conditions import (
 )
 from device_agent.board.limits import online_cpus
 from device_agent.board.load import LoadSnapshot, WindowLoad, interference, read_load
-from device_agent.measuring.baselines import Baselines
+from device_agent.measuring.baselines import Baselines, in_fast_state
 from device_agent.measuring.flags import CONTAMINATED_CANARY, Evidence, energy_flags, raise_flags
 from device_agent.measuring.gate import GateOutcome
 from device_agent.measuring.latency import summarise, summarise_groups
@@ -86,12 +88,16 @@ class Attempt:
     """What one attempt found.
 
     Attributes:
-        waited_s: At both gates.
+        waited_s: At both gates, and in pauses of the timed part.
+        key: What the reference model's speed depended on.
+        evidence: What the flags were raised by.
         flags: Of the timed part.
         passes: None where another attempt follows anyway.
     """
 
     waited_s: float
+    key: str
+    evidence: Evidence
     result: WorkerResult
     latency: LatencySummary
     grouped: GroupedLatency | None
@@ -162,7 +168,6 @@ class Bench:
         key = self._key(spec, library)
         worker.begin(job, deadline_s=deadline_s, limit_s=limit_s)
         waited_s = self._speed_gate.wait(worker, key, speed_limit_s, on_phase)
-        gate = replace(gate, waited_s=gate.waited_s + waited_s)
         on_phase(Phase.MEASURE)
 
         def load() -> LoadSnapshot:
@@ -170,12 +175,18 @@ class Bench:
 
         with self._window.open():
             before = self._look(spec, load, load_first=False)
-            worker.answer("go")
+            worker.answer(self._speed_gate.go_on(key, speed_limit_s - waited_s))
             worker.expect("sampled", on_phase)
             after = self._look(spec, load, load_first=True)
         worker.answer("go")
         result = parse_result(worker.expect("measured", on_phase), spec)
+        self._speed_gate.note_pauses(key, result.paused_s, in_vain=result.paused_in_vain)
+        gate = replace(gate, waited_s=gate.waited_s + waited_s + result.paused_s)
         return self._conclude(spec, result, before, after, key, gate)
+
+    def judged_anew(self, attempt: Attempt) -> Attempt:
+        """Return an attempt as it looks by what later ones have taught of the board's speed."""
+        return _judged(attempt, self._baselines.canary_ms(attempt.key))
 
     def look_further(self, worker: WorkerProcess, power: PowerPlan, on_phase: OnPhase) -> Passes:
         """Go through the passes beside the latency, with the worker of an attempt.
@@ -267,22 +278,35 @@ class Bench:
         # What else went wrong in the window also slowed the canary down: that is no speed of the board's own.
         disturbed = any(raised.flag in CONTAMINATED_CANARY for raised in raise_flags(evidence))
         canary = canary_reading(result, None)
-        if canary is not None:
-            if not disturbed:
-                self._baselines.learn_canary(key, canary.median_ms)
-            canary = replace(canary, baseline_ms=self._baselines.canary_ms(key))
-        return Attempt(
+        if canary is not None and not disturbed:
+            turns = [median(turn) for turn in result.canary_turns_ms]
+            self._baselines.learn_canary(key, median(in_fast_state(turns)))
+        attempt = Attempt(
             waited_s=gate.waited_s,
+            key=key,
+            evidence=evidence,
             result=result,
             latency=latency,
             grouped=summarise_groups(result.groups_ms, result.group_runs) if result.groups_ms else None,
             canary=canary,
-            drift_corrected_ms=drift_corrected_ms(result, canary),
+            drift_corrected_ms=None,
             before=replace(before.conditions, expected_clock_mhz=evidence.expected_clock_mhz),
             after=replace(after.conditions, expected_clock_mhz=evidence.expected_clock_mhz),
             interference=seen,
-            flags=raise_flags(replace(evidence, canary=canary)),
+            flags=(),
         )
+        return _judged(attempt, self._baselines.canary_ms(key))
+
+
+def _judged(attempt: Attempt, baseline_ms: float | None) -> Attempt:
+    """Return an attempt with what its canary says by this baseline."""
+    canary = None if attempt.canary is None else replace(attempt.canary, baseline_ms=baseline_ms)
+    return replace(
+        attempt,
+        canary=canary,
+        drift_corrected_ms=drift_corrected_ms(attempt.result, canary),
+        flags=raise_flags(replace(attempt.evidence, canary=canary)),
+    )
 
 
 def nothing_further(spec: BenchmarkSpec, reason: str) -> Passes:
@@ -315,7 +339,10 @@ def canary_reading(result: WorkerResult, baseline_ms: float | None) -> CanaryRea
     """Return what the reference model took; None where it did not run."""
     if not result.canary_turns_ms:
         return None
-    turns = [median(turn) for turn in result.canary_turns_ms]
+    # A turn that stands between pauses tells nothing of any sample.
+    lengths = [0, *_turn_lengths(result), 0]
+    beside_samples = [before + behind > 0 for before, behind in pairwise(lengths)]
+    turns = [median(turn) for turn in itertools.compress(result.canary_turns_ms, beside_samples)]
     return CanaryReading(
         before_ms=turns[0], after_ms=turns[-1], median_ms=median(turns), baseline_ms=baseline_ms
     )
@@ -334,9 +361,16 @@ def drift_corrected_ms(result: WorkerResult, canary: CanaryReading | None) -> fl
     corrected: list[float] = []
     begin, near_turns = 0, 0
     for end, *around_ms in zip(result.turn_ends, turns, turns[1:], strict=False):
-        if all(abs(turn_ms / canary.baseline_ms - 1) <= NEAR_SHARE for turn_ms in around_ms):
+        near = all(abs(turn_ms / canary.baseline_ms - 1) <= NEAR_SHARE for turn_ms in around_ms)
+        if end > begin and near:
             scale = canary.baseline_ms / fmean(around_ms)
             corrected += [scale * sample for sample in result.samples_ms[begin:end]]
             near_turns += 1
         begin = end
-    return median(corrected) if near_turns >= NEAR_LEAST_SHARE * len(result.turn_ends) else None
+    sampled_turns = sum(length > 0 for length in _turn_lengths(result))
+    return median(corrected) if near_turns >= NEAR_LEAST_SHARE * sampled_turns else None
+
+
+def _turn_lengths(result: WorkerResult) -> list[int]:
+    """Return how many samples each of the model's turns has."""
+    return [end - begin for begin, end in pairwise((0, *result.turn_ends))]

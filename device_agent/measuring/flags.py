@@ -188,7 +188,9 @@ def _off_its_baseline(evidence: Evidence) -> Iterator[str]:
 def _interval_missed(evidence: Evidence) -> Iterator[str]:
     if not evidence.result.interval_reached:
         latency = evidence.latency
-        half_width = (latency.median_ci_high_ms - latency.median_ci_low_ms) / 2 / latency.median_ms
+        middle_ms = latency.median_ms
+        reach_ms = max(latency.median_ci_high_ms - middle_ms, middle_ms - latency.median_ci_low_ms)
+        half_width = reach_ms / middle_ms
         yield f"the interval is still ± {100 * half_width:.1f} % wide after {latency.samples} samples"
 
 

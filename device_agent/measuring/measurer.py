@@ -206,7 +206,7 @@ class Measurer:
             # Without its passes it was left because another follows.
             if found.passes is not None and not self._another_follows(job, found):
                 break
-        return record_of(job, attempts, precision)
+        return record_of(job, [self._bench.judged_anew(attempt) for attempt in attempts], precision)
 
     def _another_follows(self, job: Job, found: Attempt) -> bool:
         """Tell whether what was found is to be measured again."""

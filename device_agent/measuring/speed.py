@@ -6,8 +6,10 @@ from typing import Protocol
 
 from device_agent.benchmark import Phase
 from device_agent.measuring.baselines import Baselines
-from device_agent.measuring.flags import CANARY_SHARE
 from device_agent.runtimes.worker_process import WorkerProcess
+
+# Before the timed part and in it the same is slow.
+from device_agent.worker import SLOWER_SHARE
 
 
 class OnPhase(Protocol):
@@ -18,7 +20,9 @@ class OnPhase(Protocol):
 
 
 class SpeedGate:
-    """Waits until the reference model is as fast as its baseline: nothing else shows what a neighbour slows down.
+    """Waits until the reference model is about as fast as its baseline: nothing else shows what a neighbour slows down.
+
+    Before the timed part it does so itself; in it the worker pauses between turns, as it was told.
 
     On a shared virtual machine (AMD EPYC, 2 cores, two threads) waking a thread has two prices, by the dearer of
     which mobilenet_v2 takes half as long again. In nine minutes it came seven times, for 5 to
@@ -68,10 +72,30 @@ class SpeedGate:
         self._in_vain_s.pop(key, None)
         return self._clock() - begin_s
 
+    def go_on(self, key: str, limit_s: float) -> str:
+        """Return the word that lets a settled worker begin: with how long it may still pause, and what is usual.
+
+        Args:
+            key: What the reference model's speed depends on.
+            limit_s: What is left of the longest wait of this job.
+        """
+        usual_ms = self._baselines.canary_ms(key)
+        limit_s = min(limit_s, self._patience_s - self._in_vain_s.get(key, 0.0))
+        if limit_s <= 0:
+            return "go"
+        return f"go {limit_s:.3f}" if usual_ms is None else f"go {limit_s:.3f} {1e6 * usual_ms:.0f}"
+
+    def note_pauses(self, key: str, paused_s: float, *, in_vain: bool) -> None:
+        """Remember how a worker's own pauses ended."""
+        if in_vain:
+            self._in_vain_s[key] = self._in_vain_s.get(key, 0.0) + paused_s
+        elif paused_s:
+            self._in_vain_s.pop(key, None)
+
     def _obstacle(self, reading_ns: float | None, key: str) -> str | None:
         """Return what is wrong with a reading of the reference model, or None."""
         usual_ms = self._baselines.canary_ms(key)
-        if reading_ns is None or usual_ms is None or reading_ns <= 1e6 * (1 + CANARY_SHARE) * usual_ms:
+        if reading_ns is None or usual_ms is None or reading_ns <= 1e6 * (1 + SLOWER_SHARE) * usual_ms:
             return None
         slower = reading_ns / 1e6 / usual_ms - 1
         return f"the reference model takes {100 * slower:.0f} % longer than it usually does on this board"

@@ -21,11 +21,13 @@ class WorkerResult:
 
     Attributes:
         groups_ms: Loops of `group_runs` inferences; empty where one inference takes 1 ms or more.
-        turn_ends: Number of samples at the end of each of the model's turns.
+        turn_ends: Number of samples at the end of each of the model's turns; a pause is a turn without any.
         canary_turns_ms: The reference model's latencies, one turn more than the model had; empty where it could not
             be run, for the reason in `canary_absent_reason`.
         longest_stall_ms: Longest time beyond the usual between two ends of runs.
         runs: Inferences of the model and the canary within the timed part.
+        paused_s: How long the timed part paused for a board slower than usual.
+        paused_in_vain: Whether it still was when the limit was reached.
         provider: The execution provider that the model was opened with.
         precision: None where it is unknown or none of ours.
     """
@@ -42,6 +44,8 @@ class WorkerResult:
     canary_absent_reason: str
     longest_stall_ms: float
     runs: int
+    paused_s: float
+    paused_in_vain: bool
     involuntary_switches: int
     major_faults: int
     warmup_capped: bool
@@ -115,6 +119,8 @@ def parse_result(event: Mapping[str, Any], spec: BenchmarkSpec) -> WorkerResult:
         canary_absent_reason=event["canary_absent_reason"],
         longest_stall_ms=event["longest_stall_ns"] / 1e6,
         runs=event["runs"],
+        paused_s=event["paused_s"],
+        paused_in_vain=event["paused_in_vain"],
         involuntary_switches=event["involuntary_switches"],
         major_faults=event["major_faults"],
         warmup_capped=event["warmup_capped"],

@@ -41,6 +41,13 @@ def test_median_interval_of_a_ramp():
     assert (low, high) == (pytest.approx(22.354411), pytest.approx(42.645589))
 
 
+def test_median_interval_reaches_no_further_than_the_samples():
+    """Block medians of 4.5 and, two, of 32: a half-width of 5.004 on either side of 5, where no sample is below 4."""
+    samples = [4.0, 5.0] * 28 + [32.0] * 8
+    assert worker.median_interval(samples) == (4.0, pytest.approx(10.004141))
+    assert worker.relative_half_width(samples) == pytest.approx(5.004141 / 5)
+
+
 def test_median_interval_of_few_samples_is_their_range():
     assert worker.median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
 
@@ -48,7 +55,7 @@ def test_median_interval_of_few_samples_is_their_range():
 @given(latencies)
 def test_interval_contains_the_median(samples):
     low, high = worker.median_interval(samples)
-    assert low <= worker.median(samples) <= high
+    assert min(samples) <= low <= worker.median(samples) <= high <= max(samples)
 
 
 @given(latencies)

@@ -162,7 +162,7 @@ class Measurement(google.protobuf.message.Message):
     gpu_peak_bytes: builtins.int
     """Largest memory that the runtime allocated on the GPU, in bytes. Absent where none was used."""
     gate_wait_s: builtins.float
-    """Seconds that the agent waited for a cool and quiet board at its usual speed."""
+    """Seconds that the agent waited for a cool and quiet board at its usual speed, pauses between samples included."""
     agent_version: builtins.str
     """Version of the agent's distribution, and the kernel's release as `uname -r` prints it."""
     kernel_release: builtins.str
@@ -360,7 +360,7 @@ class CanaryTurn(google.protobuf.message.Message):
     SAMPLES_BEFORE_FIELD_NUMBER: builtins.int
     LATENCIES_MS_FIELD_NUMBER: builtins.int
     samples_before: builtins.int
-    """How many of `samples_ms` had been taken before it."""
+    """How many of `samples_ms` had been taken before it. Between two turns with the same number it paused."""
     @property
     def latencies_ms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Each of its inferences in milliseconds, in order."""

@@ -25,6 +25,8 @@ def worker_result(**changes: Any) -> WorkerResult:
         "canary_absent_reason": "",
         "longest_stall_ms": 0.5,
         "runs": 80,
+        "paused_s": 0.0,
+        "paused_in_vain": False,
         "involuntary_switches": 3,
         "major_faults": 0,
         "warmup_capped": False,

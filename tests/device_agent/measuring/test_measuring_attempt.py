@@ -104,3 +104,37 @@ def test_turns_of_different_length_keep_their_samples_apart():
         samples_ms=(10.0,) * 10 + (10.4,) * 50, turn_ends=(10, 60), canary_turns_ms=turns(2.0, 2.0, 2.16)
     )
     assert corrected_ms(half, 2.0) == pytest.approx(10.0)
+
+
+# --- pauses: stretches without samples
+
+
+def paused() -> WorkerResult:
+    """A slow turn of the reference model behind the first stretch, a pause, and two calm stretches."""
+    return worker_result(
+        samples_ms=(14.0,) * 10 + (10.0,) * 50,
+        turn_ends=(10, 10, 40, 60),
+        canary_turns_ms=turns(2.0, 2.8, 2.0, 2.0, 2.0),
+    )
+
+
+def test_turn_between_two_pauses_speaks_for_no_sample():
+    result = worker_result(turn_ends=(0, 30, 60), canary_turns_ms=turns(9.0, 2.0, 2.2, 2.4))
+    assert canary_reading(result, 2.0) == CanaryReading(
+        before_ms=2.0, after_ms=2.4, median_ms=2.2, baseline_ms=2.0
+    )
+
+
+def test_turn_before_a_pause_speaks_for_the_samples_before_it():
+    assert canary_reading(paused(), 2.0).median_ms == 2.0
+    assert canary_reading(worker_result(turn_ends=(60, 60), canary_turns_ms=turns(2.0, 3.0, 2.0)), 2.0) == (
+        CanaryReading(before_ms=2.0, after_ms=3.0, median_ms=2.5, baseline_ms=2.0)
+    )
+
+
+def test_pause_is_no_turn_that_counts():
+    # Of three turns with samples two were near the baseline.
+    assert corrected_ms(paused(), 2.0) == pytest.approx(10.0)
+    # A pause ahead of a single turn that was not near makes it no smaller a share.
+    far = worker_result(turn_ends=(0, 60), canary_turns_ms=turns(2.0, 2.0, 2.8))
+    assert corrected_ms(far, 2.0) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_results import worker_result
+from made_up_results import evidence, worker_result
 
 from device_agent.benchmark import (
     CONTAMINATING,
@@ -56,6 +56,8 @@ def attempt(*flags: Flag, off: float | None = 0.0, passes: Passes | None = None)
         canary = CanaryReading(before_ms=2.0, after_ms=2.0, median_ms=2.0 * (1 + off), baseline_ms=2.0)
     return Attempt(
         waited_s=0.0,
+        key="board",
+        evidence=evidence(),
         result=result,
         latency=summarise(result.samples_ms),
         grouped=None,

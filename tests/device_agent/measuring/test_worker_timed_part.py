@@ -140,6 +140,118 @@ def test_groups_of_a_fast_model_take_about_a_millisecond(
     assert 1e6 <= worker.median(series.groups_ns) < 2e6
 
 
+# --- pauses while the board is slower than usual
+
+
+class ShiftingBoard:
+    """A board that is slower between two moments: the model takes 5 ms, the reference model 2 ms, usually."""
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        *,
+        slow_from_s: float,
+        slow_until_s: float,
+        share: float,
+        every_s: float = 1000.0,
+    ) -> None:
+        self.clock = clock
+        self.told: list[str] = []
+        self._slow_ns = range(round(1e9 * slow_from_s), round(1e9 * slow_until_s))
+        self._every_ns = round(1e9 * every_s)
+        self._share = share
+
+    def model(self, latency_ms: float) -> Callable[[], None]:
+        def run() -> None:
+            slow = self.clock.now_ns % self._every_ns in self._slow_ns
+            self.clock.now_ns += round(1e6 * latency_ms * (1 + self._share * slow))
+
+        return run
+
+    def take(self, *, limit_s: float, canary: bool = True, usual_ns: float | None = 2e6) -> worker.Series:
+        rules = worker.RULES["search"]
+        series = worker.Series(
+            self.model(5.0),
+            FakeCanary(self.model(2.0)) if canary else None,
+            5e6,
+            rules.turn_s,
+            worker.Patience(limit_s=limit_s, usual_ns=usual_ns),
+            self.told.append,
+        )
+        series.take(worker.Sampling(rules).over)
+        return series
+
+
+def test_board_at_its_usual_speed_is_not_paused_for(clock: FakeClock):
+    board = ShiftingBoard(clock, slow_from_s=0, slow_until_s=0, share=0)
+    series = board.take(limit_s=30)
+    assert (series.paused_s, series.paused_in_vain, board.told) == (0.0, False, [])
+    assert series.turn_ends == [100, 200, 256]
+
+
+def test_wander_is_not_paused_for(clock: FakeClock):
+    board = ShiftingBoard(clock, slow_from_s=0, slow_until_s=99, share=0.049)
+    assert board.take(limit_s=30).paused_s == 0.0
+
+
+def test_slow_board_is_paused_for_until_it_is_as_fast_as_usual(clock: FakeClock):
+    """The board slows down in the second turn, for four seconds."""
+    board = ShiftingBoard(clock, slow_from_s=1.0, slow_until_s=5.0, share=0.4)
+    series = board.take(limit_s=30)
+    assert board.told == ["gate", "measure"]
+    # Looked at every 1.35 s or so.
+    assert 3.5 < series.paused_s < 6.0
+    assert not series.paused_in_vain
+    # A stretch without samples stands between the slow turn of the reference model and the next.
+    assert series.turn_ends[:3] == [100, series.turn_ends[1], series.turn_ends[1]]
+    medians = [worker.median(turn) / 1e6 for turn in series.canary.turns]
+    assert medians[:4] == pytest.approx([2.0, 2.0, 2.8, 2.0], rel=0.001)
+    assert len(series.turn_ends) == len(medians) - 1
+    slow = sum(sample > 5.5e6 for sample in series.samples_ns)
+    assert 0 < slow < 60
+    # Nor is what was asked for cut short.
+    assert sum(series.samples_ns) >= 1e9
+    assert series.longest_stall_ns < 1e6 * 2.1
+
+
+def test_board_that_is_slow_from_the_start_is_paused_for_before_any_sample(clock: FakeClock):
+    board = ShiftingBoard(clock, slow_from_s=0, slow_until_s=3.0, share=0.4)
+    series = board.take(limit_s=30)
+    assert series.turn_ends[0] == 0
+    assert max(series.samples_ns) < 5.1e6
+
+
+def test_board_that_nobody_knows_is_paused_for_where_it_becomes_slower(clock: FakeClock):
+    slower = ShiftingBoard(clock, slow_from_s=1.0, slow_until_s=5.0, share=0.4)
+    assert slower.take(limit_s=30, usual_ns=None).paused_s > 3.5
+
+
+def test_board_that_nobody_knows_is_as_it_is(clock: FakeClock):
+    slow = ShiftingBoard(clock, slow_from_s=0, slow_until_s=999, share=0.4)
+    assert slow.take(limit_s=30, usual_ns=None).paused_s == 0.0
+
+
+def test_board_that_stays_slow_is_measured_on_after_the_limit(clock: FakeClock):
+    board = ShiftingBoard(clock, slow_from_s=0, slow_until_s=999, share=0.4)
+    series = board.take(limit_s=10)
+    assert series.paused_in_vain
+    assert 10 <= series.paused_s < 12
+    # Once in vain is enough.
+    assert board.told == ["gate", "measure"]
+    assert len(series.samples_ns) >= 64
+
+
+def test_pauses_share_their_limit(clock: FakeClock):
+    """Slow for three seconds of every four: each spell passes, all of them together exceed the limit."""
+    board = ShiftingBoard(clock, slow_from_s=0.7, slow_until_s=3.7, share=0.4, every_s=4.0)
+    assert 3 < board.take(limit_s=5).paused_s < 8
+
+
+def test_job_without_the_reference_model_never_pauses(clock: FakeClock):
+    board = ShiftingBoard(clock, slow_from_s=0, slow_until_s=99, share=0.4)
+    assert board.take(limit_s=30, canary=False).paused_s == 0.0
+
+
 @pytest.mark.parametrize("latency_ms", [0.004, 0.5, 5.0, 20.0, 60.0, 300.0])
 def test_model_of_any_speed_has_no_stalls_of_its_own(clock: FakeClock, latency_ms: float):
     assert take(clock, latency_ms).longest_stall_ns < 1e6
