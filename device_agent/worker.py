@@ -12,7 +12,8 @@ It speaks JSON, an object a line, and waits for the agent's word where the agent
          or {"event": "unavailable", "message": ...} where the runtime cannot be imported
     in   a job: model_path, threads, cpu_affinity, provider, input_shapes, batch_size, input_data, seed, precision,
          mode, memory_limit_bytes, canary_path, profile, energy
-    out  {"event": "phase", "phase": "canary" | "load" | "warm_up" | "measure" | "energy" | "profile"} at any time
+    out  {"event": "phase", "phase": "canary" | "load" | "warm_up" | "gate" | "measure" | "energy" | "profile",
+          "detail": what is waited for, or ""} at any time
     out  {"event": "settled", "canary_ns": ...}     warm, and running on untimed until the agent answers
     in   "again"                  after a pause it tells once more that it is settled
     or   "go" or "go LIMIT_S" or "go LIMIT_S USUAL_NS"     the timed part begins; with a limit it pauses while the reference
@@ -1325,7 +1326,7 @@ class Series:
         typical_ns: What the model takes.
         turn_s: How long one of its turns is.
         patience: When to pause; None for never.
-        announce: Told the phase when a pause begins and ends.
+        announce: Told the phase when a pause begins and ends, and what it waits for.
     """
 
     def __init__(
@@ -1335,7 +1336,7 @@ class Series:
         typical_ns: float,
         turn_s: float,
         patience: Optional[Patience] = None,
-        announce: Callable[[str], object] = str,
+        announce: Callable[[str, str], object] = lambda phase, detail: None,
     ) -> None:
         self.run = run
         self.canary = canary
@@ -1384,7 +1385,8 @@ class Series:
         if median(latencies) <= bound_ns:
             return
         begin_s = time.monotonic()
-        self.announce("gate")
+        slower = median(latencies) / usual_ns - 1
+        self.announce("gate", "the reference model takes {:.0f} % longer than usual".format(100 * slower))
         earlier_s = self.paused_s
         while median(latencies) > bound_ns and not self.paused_in_vain:
             time.sleep(AGAIN_PAUSE_S)
@@ -1395,7 +1397,7 @@ class Series:
             self.paused_in_vain = median(latencies) > bound_ns and self.paused_s >= self.patience.limit_s
         self.canary.turns.append(latencies)
         self.turn_ends.append(len(self.samples_ns))
-        self.announce("measure")
+        self.announce("measure", "")
         repeat(self.run, QUIET_S, 1)
         # A pause is no stall.
         self.accounted_ns = perf_counter_ns()
@@ -1476,9 +1478,9 @@ class Agent:
         self.protocol.write(json.dumps(dict(fields, event=event)) + "\n")
         self.protocol.flush()
 
-    def phase(self, name: str) -> None:
-        """Tell that another part of the job begins."""
-        self.emit("phase", phase=name)
+    def phase(self, name: str, detail: str = "") -> None:
+        """Tell that another part of the job begins, or what it waits for."""
+        self.emit("phase", phase=name, detail=detail)
 
     def listen(self, rest: bytes) -> None:
         """Keep the words that arrive, from a thread of its own; end the process where the input ends."""

@@ -63,7 +63,7 @@ def run_job(
     process = WorkerProcess(python, RUNTIMES[runtime])
     phases: list[Phase] = []
 
-    def note(phase: Phase) -> None:
+    def note(phase: Phase, detail: str = "") -> None:
         phases.append(phase)
         on_phase(phase, process.pid)
 

@@ -36,7 +36,7 @@ from device_agent.measuring.flags import CONTAMINATED_CANARY, Evidence, energy_f
 from device_agent.measuring.gate import GateOutcome
 from device_agent.measuring.latency import summarise, summarise_groups
 from device_agent.measuring.power import NOT_ASKED, PowerPlan
-from device_agent.measuring.speed import OnPhase, SpeedGate
+from device_agent.measuring.speed import SpeedGate
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.measuring.worker_result import (
     WorkerPasses,
@@ -46,7 +46,7 @@ from device_agent.measuring.worker_result import (
     parse_result,
     passes_missed,
 )
-from device_agent.runtimes.worker_process import WorkerProcess
+from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
 from device_agent.worker import median
 
 CANARY_FILE = Path(__file__).with_name("canary.onnx")

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_agent.benchmark import BenchmarkSpec, EnergyReading, Phase
+from device_agent.benchmark import BenchmarkSpec, EnergyReading
 from device_agent.errors import SensorError
 from device_agent.measuring.energy import EnergyPass, InferenceWindow
 from device_agent.runtimes.catalogue import RUNTIMES
-from device_agent.runtimes.worker_process import WorkerProcess
+from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
 from device_agent.sensors import modelled
 from device_agent.sensors.base import PowerMeter, PowerSource
 from device_agent.sensors.catalogue import choose, known_sources, named
@@ -77,9 +77,7 @@ class PowerPlan:
         if self.meter is not None:
             self.meter.close()
 
-    def measure(
-        self, worker: WorkerProcess, on_phase: Callable[[Phase], None]
-    ) -> tuple[EnergyReading | None, str]:
+    def measure(self, worker: WorkerProcess, on_phase: OnPhase) -> tuple[EnergyReading | None, str]:
         """Go through the worker's energy pass; return the energy, or None and the reason.
 
         A sensor that fails ends the pass, not the job.

@@ -2,21 +2,13 @@
 
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from device_agent.benchmark import Phase
 from device_agent.measuring.baselines import Baselines
-from device_agent.runtimes.worker_process import WorkerProcess
+from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
 
 # Before the timed part and in it the same is slow.
 from device_agent.worker import SLOWER_SHARE
-
-
-class OnPhase(Protocol):
-    """Told that a job entered a phase, or what it waits for there."""
-
-    def __call__(self, phase: Phase, detail: str = "") -> None:
-        """Take note of it."""
 
 
 class SpeedGate:

@@ -10,9 +10,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from device_agent.benchmark import FailureReason, Phase, RuntimeDescription
 from device_agent.board.load import read_load
@@ -34,6 +34,13 @@ WORKER_FILE = Path(__file__).parents[1] / "worker.py"
 START_LIMIT_S = 120.0
 # How the last line of a process tells that it died of it.
 OUT_OF_MEMORY_SIGNS = ("bad_alloc", "Cannot allocate memory", "MemoryError")
+
+
+class OnPhase(Protocol):
+    """Told that a job entered a phase, or what it waits for there."""
+
+    def __call__(self, phase: Phase, detail: str = "") -> None:
+        """Take note of it."""
 
 
 class WorkerProcess:
@@ -165,7 +172,7 @@ class WorkerProcess:
         except WorkerDiedError as error:
             raise self._died(error) from error
 
-    def expect(self, kind: str, on_phase: Callable[[Phase], None]) -> dict[str, Any]:
+    def expect(self, kind: str, on_phase: OnPhase) -> dict[str, Any]:
         """Wait for an event of a kind and return its fields; phases before it are passed on.
 
         Raises:
@@ -182,7 +189,7 @@ class WorkerProcess:
                     raise BenchmarkFailedError(FailureReason(event["kind"]), str(event["message"]))
                 if event["event"] != "phase":
                     raise WorkerGarbledError(f"announced '{event['event']}' where '{kind}' was expected")
-                on_phase(Phase(event["phase"]))
+                on_phase(Phase(event["phase"]), str(event["detail"]))
         except WorkerDiedError as error:
             if not self._taken:
                 raise WorkerLostError(FailureReason.WORKER_DIED, f"the waiting worker {error}") from error

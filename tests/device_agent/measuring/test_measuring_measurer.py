@@ -330,12 +330,17 @@ def test_retry_waits_for_the_board_that_the_attempt_before_has_heated(tmp_path: 
         def on_progress(progress: Progress) -> None:
             if progress.phase is Phase.MEASURE:
                 lab.board(cooling_state=1, temperature_c=65)
-            if progress.phase is Phase.GATE and progress.detail:
+            if progress.detail.startswith("the board has "):
                 lab.stop.request()
 
         lab.on_progress = on_progress
         failure(lab)
-    gates = [(entry.attempt, entry.detail) for entry in lab.progress if entry.phase is Phase.GATE]
+    # The machine that this runs on may be slower for a moment: the timed part pauses then.
+    gates = [
+        (entry.attempt, entry.detail)
+        for entry in lab.progress
+        if entry.phase is Phase.GATE and not entry.detail.startswith("the reference model takes ")
+    ]
     assert gates == [
         (1, ""),
         (2, ""),

@@ -156,7 +156,7 @@ class ShiftingBoard:
         every_s: float = 1000.0,
     ) -> None:
         self.clock = clock
-        self.told: list[str] = []
+        self.told: list[tuple[str, str]] = []
         self._slow_ns = range(round(1e9 * slow_from_s), round(1e9 * slow_until_s))
         self._every_ns = round(1e9 * every_s)
         self._share = share
@@ -176,7 +176,7 @@ class ShiftingBoard:
             5e6,
             rules.turn_s,
             worker.Patience(limit_s=limit_s, usual_ns=usual_ns),
-            self.told.append,
+            lambda phase, detail: self.told.append((phase, detail)),
         )
         series.take(worker.Sampling(rules).over)
         return series
@@ -198,7 +198,7 @@ def test_slow_board_is_paused_for_until_it_is_as_fast_as_usual(clock: FakeClock)
     """The board slows down in the second turn, for four seconds."""
     board = ShiftingBoard(clock, slow_from_s=1.0, slow_until_s=5.0, share=0.4)
     series = board.take(limit_s=30)
-    assert board.told == ["gate", "measure"]
+    assert board.told == [("gate", "the reference model takes 40 % longer than usual"), ("measure", "")]
     # Looked at every 1.35 s or so.
     assert 3.5 < series.paused_s < 6.0
     assert not series.paused_in_vain
@@ -237,7 +237,7 @@ def test_board_that_stays_slow_is_measured_on_after_the_limit(clock: FakeClock):
     assert series.paused_in_vain
     assert 10 <= series.paused_s < 12
     # Once in vain is enough.
-    assert board.told == ["gate", "measure"]
+    assert board.told == [("gate", "the reference model takes 40 % longer than usual"), ("measure", "")]
     assert len(series.samples_ns) >= 64
 
 
