@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.benchmark import Phase, RuntimeDescription
-from device_agent.measuring.attempt import CANARY_FILE
+from device_agent.measuring.canary import CANARY_FILE
 from device_agent.runtimes.catalogue import RUNTIMES
 from device_agent.runtimes.worker_process import WorkerProcess
 

@@ -1,15 +1,10 @@
 """One attempt at one measurement: drives a worker through its job and looks at the board around it."""
 
-import functools
-import hashlib
-import itertools
 import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 
 from device_agent.benchmark import (
     BenchmarkSpec,
@@ -31,7 +26,14 @@ from device_agent.board.conditions import (
 )
 from device_agent.board.limits import online_cpus
 from device_agent.board.load import LoadSnapshot, WindowLoad, interference, read_load
-from device_agent.measuring.baselines import Baselines, in_fast_state
+from device_agent.measuring.baselines import Baselines
+from device_agent.measuring.canary import (
+    CANARY_FILE,
+    canary_at_best_ms,
+    canary_digest,
+    canary_reading,
+    drift_corrected_ms,
+)
 from device_agent.measuring.flags import CONTAMINATED_CANARY, Evidence, energy_flags, raise_flags
 from device_agent.measuring.gate import GateOutcome
 from device_agent.measuring.latency import summarise, summarise_groups
@@ -47,15 +49,9 @@ from device_agent.measuring.worker_result import (
     passes_missed,
 )
 from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
-from device_agent.worker import median
 
-CANARY_FILE = Path(__file__).with_name("canary.onnx")
 # What a model may allocate, of what the board could give.
 MEMORY_SHARE = 0.9
-# Up to here networks follow the reference model closely enough for a ratio to correct them. Where waking a thread
-# cost more, it took 30 % longer, mobilenet_v2 50 %, and resnet18 3 %.
-NEAR_SHARE = 0.10
-NEAR_LEAST_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +223,7 @@ class Bench:
         """Return what the reference model's speed depends on that people change on purpose."""
         cpus = ",".join(map(str, spec.cpu_affinity)) or "any"
         set_to = governor(self._root) or "-", power_mode(self._root) or "-"
-        software = library, f"{platform.system()} {platform.release()}", f"reference model {_canary_digest()}"
+        software = library, f"{platform.system()} {platform.release()}", f"reference model {canary_digest()}"
         return ", ".join((f"{spec.threads} threads on {cpus}", *software, *set_to))
 
     def _expected_clock_mhz(self, key: str, spec: BenchmarkSpec) -> float | None:
@@ -279,8 +275,7 @@ class Bench:
         disturbed = any(raised.flag in CONTAMINATED_CANARY for raised in raise_flags(evidence))
         canary = canary_reading(result, None)
         if canary is not None and not disturbed:
-            turns = [median(turn) for turn in result.canary_turns_ms]
-            self._baselines.learn_canary(key, median(in_fast_state(turns)))
+            self._baselines.learn_canary(key, canary_at_best_ms(result))
         attempt = Attempt(
             waited_s=gate.waited_s,
             key=key,
@@ -319,11 +314,6 @@ def nothing_further(spec: BenchmarkSpec, reason: str) -> Passes:
     )
 
 
-@functools.cache
-def _canary_digest() -> str:
-    return hashlib.sha256(CANARY_FILE.read_bytes()).hexdigest()[:8]
-
-
 def _interference(seen: WindowLoad, result: WorkerResult) -> Interference:
     return Interference(
         other_cpu_percent=seen.other_cpu_percent,
@@ -333,44 +323,3 @@ def _interference(seen: WindowLoad, result: WorkerResult) -> Interference:
         major_faults=result.major_faults,
         swap_ins=seen.swap_ins,
     )
-
-
-def canary_reading(result: WorkerResult, baseline_ms: float | None) -> CanaryReading | None:
-    """Return what the reference model took; None where it did not run."""
-    if not result.canary_turns_ms:
-        return None
-    # A turn that stands between pauses tells nothing of any sample.
-    lengths = [0, *_turn_lengths(result), 0]
-    beside_samples = [before + behind > 0 for before, behind in pairwise(lengths)]
-    turns = [median(turn) for turn in itertools.compress(result.canary_turns_ms, beside_samples)]
-    return CanaryReading(
-        before_ms=turns[0], after_ms=turns[-1], median_ms=median(turns), baseline_ms=baseline_ms
-    )
-
-
-def drift_corrected_ms(result: WorkerResult, canary: CanaryReading | None) -> float | None:
-    """Return the median latency as it would have been at the reference model's baseline speed.
-
-    Every turn's samples are scaled by what the reference model took right before and after that turn: a
-    board's speed changes within a second where it is shared. Networks feel a large change differently, so
-    only turns in which the board was near its baseline count; None where they are less than a quarter.
-    """
-    if canary is None or canary.baseline_ms is None:
-        return None
-    turns = [median(turn) for turn in result.canary_turns_ms]
-    corrected: list[float] = []
-    begin, near_turns = 0, 0
-    for end, *around_ms in zip(result.turn_ends, turns, turns[1:], strict=False):
-        near = all(abs(turn_ms / canary.baseline_ms - 1) <= NEAR_SHARE for turn_ms in around_ms)
-        if end > begin and near:
-            scale = canary.baseline_ms / fmean(around_ms)
-            corrected += [scale * sample for sample in result.samples_ms[begin:end]]
-            near_turns += 1
-        begin = end
-    sampled_turns = sum(length > 0 for length in _turn_lengths(result))
-    return median(corrected) if near_turns >= NEAR_LEAST_SHARE * sampled_turns else None
-
-
-def _turn_lengths(result: WorkerResult) -> list[int]:
-    """Return how many samples each of the model's turns has."""
-    return [end - begin for begin, end in pairwise((0, *result.turn_ends))]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from made_up_results import worker_result
 
 from device_agent.benchmark import CanaryReading
-from device_agent.measuring.attempt import canary_reading, drift_corrected_ms
+from device_agent.measuring.canary import canary_at_best_ms, canary_reading, drift_corrected_ms
 from device_agent.measuring.worker_result import WorkerResult
 
 
@@ -138,3 +138,14 @@ def test_pause_is_no_turn_that_counts():
     # A pause ahead of a single turn that was not near makes it no smaller a share.
     far = worker_result(turn_ends=(0, 60), canary_turns_ms=turns(2.0, 2.0, 2.8))
     assert corrected_ms(far, 2.0) is None
+
+
+# --- what is learnt of the board
+
+
+def test_slower_state_is_not_learnt_as_the_board_s_speed():
+    assert canary_at_best_ms(worker_result(canary_turns_ms=turns(2.9, 2.0, 2.8, 2.02, 2.04))) == 2.02
+
+
+def test_of_a_board_with_one_state_the_median_is_learnt():
+    assert canary_at_best_ms(worker_result(canary_turns_ms=turns(2.1, 2.0, 2.2, 2.15, 2.05))) == 2.1
