@@ -242,7 +242,7 @@ class CanaryReading:
     """Latency of the agent's reference model in turn with the samples.
 
     Attributes:
-        before_ms: Median of its first turn; `after_ms` of its last, `median_ms` of the medians of all.
+        before_ms: Median of its first turn beside a sample; `after_ms` of its last, `median_ms` of the medians of all such.
         baseline_ms: What it takes on this board when nothing disturbs it; None until a job has told.
     """
 

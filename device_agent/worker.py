@@ -29,7 +29,8 @@ It speaks JSON, an object a line, and waits for the agent's word where the agent
     in   "stop"
     out  {"event": "stopped", "end_s": ..., "inferences": ...}     times on the monotonic clock
     in   "go"
-    out  {"event": "passed", ...}       what the passes found
+    out  {"event": "reloaded", ...}     the time of a second load
+    out  {"event": "passed", ...}       where the model's time goes, and what ran it
     or   {"event": "failed", "kind": ..., "message": ...} at any time, `kind` a value of the agent's FailureReason
 
 Started ahead of a job it waits for its line with the runtime imported. It exits when its input ends, so a
@@ -109,6 +110,9 @@ QUIET_S = 0.05
 # Between turns the job pauses while the board is slower than usual by more than this. Its speed wanders by 1 to 3 %
 # from minute to minute; in a slower state, which lasts for seconds, the canary took 30 to 45 % longer.
 SLOWER_SHARE = 0.05
+# The same where nobody knows yet what is usual, and a few turns, which scatter, must tell.
+UNKNOWN_SLOWER_SHARE = 0.10
+FAST_SHARE = 0.25
 # After a turn of the other the caches are its own: so long the model runs untimed, and so often either of them.
 REWARM_S = 0.01
 REWARM_MIN_RUNS = 1
@@ -1300,11 +1304,18 @@ def start_canary(path: str, job: Dict[str, Any]) -> Tuple[Optional[Canary], str]
 class Patience(NamedTuple):
     """How long a job may pause, all in all, for a board on which the reference model usually takes so long.
 
-    Where nobody knows what is usual, it is what the reference model took at the fastest of its turns.
+    Where nobody knows what is usual, the fast edge of the job's own turns has to tell.
     """
 
     limit_s: float
     usual_ns: Optional[float] = None
+
+    def reference_ns(self, turns: Sequence[Sequence[int]]) -> float:
+        """Return what to compare a turn with, given all turns so far."""
+        if self.usual_ns is not None:
+            return self.usual_ns
+        medians = sorted(map(median, turns))
+        return medians[int(FAST_SHARE * (len(medians) - 1))]
 
 
 class Series:
@@ -1318,7 +1329,9 @@ class Series:
             wherever the process is stopped, it is within one of them.
         runs: Inferences of model and canary together.
         paused_s: How long it paused, all in all.
-        paused_in_vain: Whether the board was still slower than usual when the limit was reached.
+        vain_s: How long it paused last where the board was still slower than usual when the limit was reached.
+        involuntary_switches: Times that this process was taken off a core, pauses apart.
+        major_faults: Pages that it had to read from a disk, pauses apart.
 
     Args:
         run: Runs the model.
@@ -1343,7 +1356,9 @@ class Series:
         self.patience = patience
         self.announce = announce
         self.paused_s = 0.0
-        self.paused_in_vain = False
+        self.vain_s = 0.0
+        self.involuntary_switches = 0
+        self.major_faults = 0
         self.turn_ns = 1e9 * turn_s
         self.samples_ns = array.array("q")
         self.groups_ns = array.array("q")
@@ -1360,7 +1375,7 @@ class Series:
     def take(self, over: Callable[[Sequence[int], float], bool]) -> None:
         """Take samples until `over` is true of them and of the seconds spent on them."""
         ended = False
-        self.accounted_ns = perf_counter_ns()
+        self.begin_window()
         while not ended:
             self.canary_turn()
             self.pause_while_slow()
@@ -1370,6 +1385,20 @@ class Series:
             ended = self.model_turn(over)
             self.turn_ends.append(len(self.samples_ns))
         self.canary_turn()
+        self.end_window()
+
+    def begin_window(self) -> None:
+        """Begin to look at what happens to this process."""
+        switches, faults = usage()
+        self.involuntary_switches -= switches
+        self.major_faults -= faults
+        self.accounted_ns = perf_counter_ns()
+
+    def end_window(self) -> None:
+        """Look no longer: the timed part is over, or pauses."""
+        switches, faults = usage()
+        self.involuntary_switches += switches
+        self.major_faults += faults
 
     def pause_while_slow(self) -> None:
         """Sleep until the board is as fast as usual, or the limit is reached.
@@ -1377,30 +1406,38 @@ class Series:
         The canary then has another turn, behind a stretch of no samples, so that the turn before speaks for the
         samples before it, and this one for those that follow.
         """
-        if self.canary is None or self.patience is None or self.paused_in_vain:
+        if self.canary is None or self.patience is None or self.paused_s >= self.patience.limit_s:
             return
-        usual_ns = self.patience.usual_ns or min(map(median, self.canary.turns))
-        bound_ns = (1 + SLOWER_SHARE) * usual_ns
+        known = self.patience.usual_ns is not None
+        reference_ns = self.patience.reference_ns(self.canary.turns)
+        bound_ns = (1 + (SLOWER_SHARE if known else UNKNOWN_SLOWER_SHARE)) * reference_ns
         latencies = self.canary.turns[-1]
         if median(latencies) <= bound_ns:
             return
-        begin_s = time.monotonic()
-        slower = median(latencies) / usual_ns - 1
-        self.announce("gate", "the reference model takes {:.0f} % longer than usual".format(100 * slower))
-        earlier_s = self.paused_s
-        while median(latencies) > bound_ns and not self.paused_in_vain:
-            time.sleep(AGAIN_PAUSE_S)
-            self.runs += repeat(self.run, AGAIN_WARMUP_S, 1)
+        self.end_window()
+        begin_s, left_s = time.monotonic(), self.patience.limit_s - self.paused_s
+        self.announce(
+            "gate",
+            "the reference model takes {:.0f} % longer than it {}".format(
+                100 * (median(latencies) / reference_ns - 1),
+                "usually does on this board" if known else "did before",
+            ),
+        )
+        spent_s = 0.0
+        while median(latencies) > bound_ns and spent_s < left_s:
+            time.sleep(min(AGAIN_PAUSE_S, left_s - spent_s))
+            repeat(self.run, AGAIN_WARMUP_S, 1)
             latencies = self.canary.latencies(CANARY_TURN_S)
-            self.runs += len(latencies)
-            self.paused_s = earlier_s + time.monotonic() - begin_s
-            self.paused_in_vain = median(latencies) > bound_ns and self.paused_s >= self.patience.limit_s
+            spent_s = time.monotonic() - begin_s
+        self.paused_s += spent_s
+        if median(latencies) > bound_ns:
+            self.vain_s = spent_s
         self.canary.turns.append(latencies)
         self.turn_ends.append(len(self.samples_ns))
         self.announce("measure", "")
         repeat(self.run, QUIET_S, 1)
-        # A pause is no stall.
-        self.accounted_ns = perf_counter_ns()
+        # What happened in a pause is no disturbance, nor is the pause a stall.
+        self.begin_window()
 
     def canary_turn(self) -> None:
         """Let the canary have its turn, if there is one."""
@@ -1574,7 +1611,8 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> None:
         del run, model
     except runtime.errors() as error:
         raise runtime.fault(error, "run") from error
-    agent.emit("passed", **dict(load_again(runtime, job), **look_into(runtime, job, arrays, provider, agent)))
+    agent.emit("reloaded", **load_again(runtime, job))
+    agent.emit("passed", **look_into(runtime, job, arrays, provider, agent))
 
 
 def load_again(runtime: Runtime, job: Dict[str, Any]) -> Dict[str, Any]:
@@ -1679,9 +1717,7 @@ def measure_latency(
         limits = [float(number) for number in word.split()[1:]]
         patience = Patience(*limits) if limits else None
         series = Series(run, canary, typical_ns, rules.turn_s, patience, agent.phase)
-        switches, faults = usage()
         series.take(sampling.over)
-        switches_after, faults_after = usage()
         agent.emit("sampled")
         agent.run_meanwhile(run)
     finally:
@@ -1698,9 +1734,9 @@ def measure_latency(
         "longest_stall_ns": series.longest_stall_ns,
         "runs": series.runs,
         "paused_s": series.paused_s,
-        "paused_in_vain": series.paused_in_vain,
-        "involuntary_switches": switches_after - switches,
-        "major_faults": faults_after - faults,
+        "vain_s": series.vain_s,
+        "involuntary_switches": series.involuntary_switches,
+        "major_faults": series.major_faults,
         "warmup_capped": warm.capped,
         "interval_reached": sampling.reached,
     }

@@ -133,6 +133,27 @@ def interference(before: LoadSnapshot, after: LoadSnapshot) -> WindowLoad:
     )
 
 
+def combined(windows: Sequence[WindowLoad]) -> WindowLoad:
+    """Return several windows, at least one, as if they were one; what one of them does not tell is None."""
+    window_s = sum(window.window_s for window in windows)
+
+    def mean(shares: Sequence[float | None]) -> float | None:
+        told = [share for share in shares if share is not None]
+        if len(told) < len(windows) or window_s <= 0:
+            return None
+        return sum(share * window.window_s for share, window in zip(told, windows, strict=True)) / window_s
+
+    swap_ins = [window.swap_ins for window in windows if window.swap_ins is not None]
+    return WindowLoad(
+        window_s=window_s,
+        other_cpu_percent=mean([window.other_cpu_percent for window in windows]),
+        steal_percent=mean([window.steal_percent for window in windows]),
+        cpu_pressure_percent=mean([window.cpu_pressure_percent for window in windows]),
+        memory_pressure_percent=mean([window.memory_pressure_percent for window in windows]),
+        swap_ins=sum(swap_ins) if len(swap_ins) == len(windows) else None,
+    )
+
+
 def _busy_s(before: CpuTime, after: CpuTime, window_s: float) -> float:
     """Return the time that all cores worked in the window.
 

@@ -74,7 +74,7 @@ _MEASURING = (
         type=click.FloatRange(min=0),
         default=GATE_LIMIT_S,
         show_default=True,
-        help="Longest wait of a job for a cool and quiet board at its usual speed; 0 does without looking.",
+        help="Longest wait of an attempt for a cool and quiet board at its usual speed; 0 does without looking.",
     ),
     click.option(
         "--retries",

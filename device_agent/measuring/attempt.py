@@ -1,10 +1,13 @@
 """One attempt at one measurement: drives a worker through its job and looks at the board around it."""
 
+import contextlib
+import logging
 import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from device_agent.benchmark import (
     BenchmarkSpec,
@@ -25,30 +28,35 @@ from device_agent.board.conditions import (
     read_conditions,
 )
 from device_agent.board.limits import online_cpus
-from device_agent.board.load import LoadSnapshot, WindowLoad, interference, read_load
+from device_agent.board.load import LoadSnapshot, WindowLoad, combined, interference, read_load
+from device_agent.errors import AgentError
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.canary import (
     CANARY_FILE,
     canary_at_best_ms,
     canary_digest,
     canary_reading,
+    canary_turns_ms,
     drift_corrected_ms,
 )
 from device_agent.measuring.flags import CONTAMINATED_CANARY, Evidence, energy_flags, raise_flags
 from device_agent.measuring.gate import GateOutcome
 from device_agent.measuring.latency import summarise, summarise_groups
-from device_agent.measuring.power import NOT_ASKED, PowerPlan
+from device_agent.measuring.power import PowerPlan
 from device_agent.measuring.speed import SpeedGate
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.measuring.worker_result import (
-    WorkerPasses,
+    Insight,
+    SecondLoad,
     WorkerResult,
     job_message,
-    parse_passes,
+    parse_insight,
     parse_result,
-    passes_missed,
+    parse_second_load,
 )
 from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
+
+logger = logging.getLogger(__name__)
 
 # What a model may allocate, of what the board could give.
 MEMORY_SHARE = 0.9
@@ -59,7 +67,6 @@ class View:
     """The board at one moment, with the model running on it."""
 
     conditions: Conditions
-    load: LoadSnapshot
     throttling: throttling.ThrottleState
     clock_mhz: float | None
 
@@ -71,12 +78,15 @@ class Passes:
     Attributes:
         energy: None for the reason in `energy_absent_reason`.
         flags: Of the energy pass.
+        gone_through: False where the worker was ended before them, as another attempt was to follow.
     """
 
     energy: EnergyReading | None
     energy_absent_reason: str
     flags: tuple[RaisedFlag, ...]
-    worker: WorkerPasses
+    second_load: SecondLoad
+    insight: Insight
+    gone_through: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +98,7 @@ class Attempt:
         key: What the reference model's speed depended on.
         evidence: What the flags were raised by.
         flags: Of the timed part.
-        passes: None where another attempt follows anyway.
+        passes: What was found beside it; None until then.
     """
 
     waited_s: float
@@ -162,62 +172,91 @@ class Bench:
             energy=energy,
         )
         key = self._key(spec, library)
-        worker.begin(job, deadline_s=deadline_s, limit_s=limit_s)
-        waited_s = self._speed_gate.wait(worker, key, speed_limit_s, on_phase)
-        on_phase(Phase.MEASURE)
-
-        def load() -> LoadSnapshot:
-            return read_load(self._root, (worker.pid,))
-
+        # The load and the first inference are timed as well.
         with self._window.open():
-            before = self._look(spec, load, load_first=False)
+            worker.begin(job, deadline_s=deadline_s, limit_s=limit_s)
+            settled = worker.expect("settled", on_phase)
+        waited_s = self._speed_gate.wait(worker, settled["canary_ns"], key, speed_limit_s, on_phase)
+        on_phase(Phase.MEASURE)
+        with _Stretches(self._window, lambda: read_load(self._root, (worker.pid,)), on_phase) as stretches:
+            before = self._look(spec)
+            stretches.begin()
             worker.answer(self._speed_gate.go_on(key, speed_limit_s - waited_s))
-            worker.expect("sampled", on_phase)
-            after = self._look(spec, load, load_first=True)
+            worker.expect("sampled", stretches.on_phase)
+            stretches.end()
+            after = self._look(spec)
         worker.answer("go")
         result = parse_result(worker.expect("measured", on_phase), spec)
-        self._speed_gate.note_pauses(key, result.paused_s, in_vain=result.paused_in_vain)
+        self._speed_gate.note_pauses(key, result.vain_s, canary_turns_ms(result))
         gate = replace(gate, waited_s=gate.waited_s + waited_s + result.paused_s)
-        return self._conclude(spec, result, before, after, key, gate)
+        return self._conclude(spec, result, before, after, stretches.load(), key, gate)
 
     def judged_anew(self, attempt: Attempt) -> Attempt:
         """Return an attempt as it looks by what later ones have taught of the board's speed."""
         return _judged(attempt, self._baselines.canary_ms(attempt.key))
 
-    def look_further(self, worker: WorkerProcess, power: PowerPlan, on_phase: OnPhase) -> Passes:
+    def look_further(
+        self,
+        worker: WorkerProcess,
+        spec: BenchmarkSpec,
+        power: PowerPlan,
+        on_phase: OnPhase,
+        stopped: Callable[[], bool],
+    ) -> Passes:
         """Go through the passes beside the latency, with the worker of an attempt.
+
+        One that fails, for whatever reason, costs its own figure and those behind it, which are then absent.
 
         Args:
             worker: Has told what it measured.
+            spec: What was asked for.
             power: How energy is to be found.
             on_phase: Called, from this thread, at the start of every phase.
+            stopped: Tells whether the job was cancelled.
 
         Raises:
-            BenchmarkFailedError: If the worker ends, or runs past the deadline.
+            BenchmarkFailedError: If the job is cancelled.
         """
+        found: dict[str, Any] = {}
+        failure = ""
+        try:
+            # The second load is timed as well.
+            with self._window.open():
+                if power.meter is None:
+                    worker.answer("go")
+                else:
+                    found |= self._measure_energy(worker, power, on_phase)
+                found["second_load"] = parse_second_load(worker.expect("reloaded", on_phase))
+                found["insight"] = parse_insight(worker.expect("passed", on_phase))
+        except Exception as error:
+            if stopped():
+                raise
+            told = logger.info if isinstance(error, AgentError) else logger.exception
+            failure = f"the passes beside the latency failed: {error}"
+            told("%s", failure)
+        return replace(nothing_further(spec, power, failure), gone_through=True, **found)
+
+    def _measure_energy(
+        self, worker: WorkerProcess, power: PowerPlan, on_phase: OnPhase
+    ) -> dict[str, EnergyReading | str | tuple[RaisedFlag, ...] | None]:
+        """Return the fields of what was found that tell of energy."""
 
         def look() -> tuple[LoadSnapshot, throttling.ThrottleState]:
             # What it costs to read the sensor is the agent's own work, and no disturbance.
             return read_load(self._root, (worker.pid, os.getpid())), throttling.read_throttling(self._root)
 
-        flags: tuple[RaisedFlag, ...] = ()
-        if power.meter is None:
-            worker.answer("go")
-            energy, absent_reason = power.measure(worker, on_phase)
-        else:
-            with self._window.open():
-                load, throttled = look()
-                worker.answer("go")
-                energy, absent_reason = power.measure(worker, on_phase)
-                load_after, throttled_after = look()
-            throttles = throttling.raised(throttled, throttled_after)
-            flags = energy_flags(interference(load, load_after), throttles)
-        return Passes(
-            energy=energy,
-            energy_absent_reason=absent_reason,
-            flags=flags,
-            worker=parse_passes(worker.expect("passed", on_phase)),
-        )
+        load, throttled = look()
+        worker.answer("go")
+        energy, absent_reason = power.measure(worker, on_phase)
+        load_after, throttled_after = look()
+        throttles = throttling.raised(throttled, throttled_after)
+        flags = energy_flags(interference(load, load_after), throttles)
+        # Of a figure that is not there nothing is to be said.
+        return {
+            "energy": energy,
+            "energy_absent_reason": absent_reason,
+            "flags": flags if energy is not None else (),
+        }
 
     def _key(self, spec: BenchmarkSpec, library: str) -> str:
         """Return what the reference model's speed depends on that people change on purpose."""
@@ -237,13 +276,12 @@ class Bench:
     def _processors(self) -> int:
         return len(online_cpus(self._root)) or os.cpu_count() or 1
 
-    def _look(self, spec: BenchmarkSpec, load: Callable[[], LoadSnapshot], *, load_first: bool) -> View:
-        """Return the board now. What else is looked at may start programs: that must not be in the window."""
-        early = load() if load_first else None
+    def _look(self, spec: BenchmarkSpec) -> View:
+        """Return the board now."""
         throttled = throttling.read_throttling(self._root)
         conditions = read_conditions(self._root, throttled=throttled)
         clock_mhz = clock.working_clock_mhz(self._root, spec.cpu_affinity)
-        return View(conditions=conditions, load=early or load(), throttling=throttled, clock_mhz=clock_mhz)
+        return View(conditions=conditions, throttling=throttled, clock_mhz=clock_mhz)
 
     def _conclude(
         self,
@@ -251,11 +289,12 @@ class Bench:
         result: WorkerResult,
         before: View,
         after: View,
+        load: WindowLoad,
         key: str,
         gate: GateOutcome,
     ) -> Attempt:
         latency = summarise(result.samples_ms)
-        seen = _interference(interference(before.load, after.load), result)
+        seen = _interference(load, result)
         throttled = throttling.raised(before.throttling, after.throttling)
         clocks = [view.clock_mhz for view in (before, after) if view.clock_mhz is not None]
         if clocks and not throttled:
@@ -304,14 +343,64 @@ def _judged(attempt: Attempt, baseline_ms: float | None) -> Attempt:
     )
 
 
-def nothing_further(spec: BenchmarkSpec, reason: str) -> Passes:
-    """Return what is known where the passes beside the latency were not gone through, for this reason."""
+def nothing_further(spec: BenchmarkSpec, power: PowerPlan, reason: str) -> Passes:
+    """Return what is known without the passes beside the latency; the rest is absent for this reason."""
+    energy, absent_reason = power.unmeasured if power.meter is None else (None, reason)
     return Passes(
-        energy=None,
-        energy_absent_reason=reason if spec.energy else NOT_ASKED,
+        energy=energy,
+        energy_absent_reason=absent_reason,
         flags=(),
-        worker=passes_missed(spec, reason),
+        second_load=SecondLoad(warm_load_ms=None, absent_reason=reason),
+        insight=Insight(
+            operators=(),
+            operators_absent_reason=reason if spec.profile else "",
+            provider=None,
+            cpu_fallback=None,
+        ),
+        gone_through=False,
     )
+
+
+class _Stretches:
+    """The stretches of a timed part between its pauses: how busy others were in them, and the window that they open.
+
+    What the agent looks at between `begin` and `end` alone counts, so that whoever looks at more does so outside.
+    """
+
+    def __init__(self, window: TimedWindow, load: Callable[[], LoadSnapshot], on_phase: OnPhase) -> None:
+        self._window = window
+        self._load = load
+        self._on_phase = on_phase
+        self._opened = contextlib.ExitStack()
+        self._first: LoadSnapshot | None = None
+        self._found: list[WindowLoad] = []
+
+    def __enter__(self) -> "_Stretches":
+        self._opened.enter_context(self._window.open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def begin(self) -> None:
+        self._first = self._load()
+
+    def end(self) -> None:
+        assert self._first is not None
+        self._found.append(interference(self._first, self._load()))
+
+    def on_phase(self, phase: Phase, detail: str = "") -> None:
+        """Close the window while the worker pauses, which others may use."""
+        if phase is Phase.GATE:
+            self.end()
+            self._opened.close()
+        self._on_phase(phase, detail)
+        if phase is Phase.MEASURE:
+            self._opened.enter_context(self._window.open())
+            self.begin()
+
+    def load(self) -> WindowLoad:
+        return combined(self._found)
 
 
 def _interference(seen: WindowLoad, result: WorkerResult) -> Interference:

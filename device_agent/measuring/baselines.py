@@ -13,7 +13,9 @@ from device_agent.worker import quantile
 logger = logging.getLogger(__name__)
 
 BASELINES_FILE = "baselines.json"
-REMEMBERED = 100
+REMEMBERED = 40
+# So many readings in a row that are all slower than the fastest state: the board has become slower for good.
+LASTING = 10
 # Disturbances only ever make a board slower, so its own speed is near the fast end of what was seen. The
 # fastest quarter's edge is half a percent below the median where nothing disturbs, and stays where it is
 # while up to three quarters of the jobs are disturbed.
@@ -74,7 +76,12 @@ class Baselines:
         """Return what the reference model takes on this board when nothing disturbs it."""
         with self._lock:
             values = self._readings.get(f"canary_ms {key}")
-            return quantile(in_fast_state(values), CANARY_SHARE) if values else None
+            if not values:
+                return None
+            fast = in_fast_state(values)
+            if len(values) > LASTING and min(values[-LASTING:]) > max(fast):
+                fast = in_fast_state(values[-LASTING:])
+            return quantile(fast, CANARY_SHARE)
 
     def learn_clock(self, key: str, clock_mhz: float) -> None:
         """Remember the clock under load in a job."""

@@ -25,9 +25,14 @@ def canary_digest() -> str:
     return hashlib.sha256(CANARY_FILE.read_bytes()).hexdigest()[:8]
 
 
+def canary_turns_ms(result: WorkerResult) -> list[float]:
+    """Return what the reference model took in each of its turns."""
+    return [median(turn) for turn in result.canary_turns_ms]
+
+
 def canary_at_best_ms(result: WorkerResult) -> float:
     """Return what the reference model took while the board was in the fastest state that it was in meanwhile."""
-    return median(in_fast_state([median(turn) for turn in result.canary_turns_ms]))
+    return median(in_fast_state(canary_turns_ms(result)))
 
 
 def canary_reading(result: WorkerResult, baseline_ms: float | None) -> CanaryReading | None:
@@ -37,7 +42,7 @@ def canary_reading(result: WorkerResult, baseline_ms: float | None) -> CanaryRea
     # A turn that stands between pauses tells nothing of any sample.
     lengths = [0, *_turn_lengths(result), 0]
     beside_samples = [before + behind > 0 for before, behind in pairwise(lengths)]
-    turns = [median(turn) for turn in itertools.compress(result.canary_turns_ms, beside_samples)]
+    turns = list(itertools.compress(canary_turns_ms(result), beside_samples))
     return CanaryReading(
         before_ms=turns[0], after_ms=turns[-1], median_ms=median(turns), baseline_ms=baseline_ms
     )
@@ -52,7 +57,7 @@ def drift_corrected_ms(result: WorkerResult, canary: CanaryReading | None) -> fl
     """
     if canary is None or canary.baseline_ms is None:
         return None
-    turns = [median(turn) for turn in result.canary_turns_ms]
+    turns = canary_turns_ms(result)
     corrected: list[float] = []
     begin, near_turns = 0, 0
     for end, *around_ms in zip(result.turn_ends, turns, turns[1:], strict=False):

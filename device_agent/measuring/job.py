@@ -51,9 +51,9 @@ class Job:
         self.attempt += 1
         self._attempt_began_s = time.monotonic()
 
-    def has_time_for_another(self) -> bool:
-        """Tell whether an attempt that takes as long as this one has until now would still end in time."""
-        return time.monotonic() - self._attempt_began_s < self.left_s
+    def has_time_for_another(self, further_s: float = 0.0) -> bool:
+        """Tell whether an attempt that takes as long as this one has until now, and so much more, would end in time."""
+        return time.monotonic() - self._attempt_began_s + further_s < self.left_s
 
     def wait(self, seconds: float) -> None:
         """Sleep.

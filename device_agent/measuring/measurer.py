@@ -24,13 +24,13 @@ from device_agent.errors import (
     RuntimeUnavailableError,
     WorkerLostError,
 )
-from device_agent.measuring.attempt import Attempt, Bench, Passes, nothing_further
+from device_agent.measuring.attempt import Attempt, Bench, nothing_further
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.gate import LIMIT_S as GATE_LIMIT_S
 from device_agent.measuring.gate import Gate, GateOutcome
 from device_agent.measuring.job import Job
 from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
-from device_agent.measuring.record import contaminated, flags_of, record_of
+from device_agent.measuring.record import contaminating, flags_of, record_of
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.runtimes.catalogue import BROKEN, RUNTIMES, look_up, offered
 from device_agent.runtimes.worker_process import StopSignal, WorkerProcess
@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 # Every caller that waits holds a thread of the server, and importing from an SD card takes tens of seconds.
 RUNTIME_WAIT_S = 2.0
 RETRIES = 2
+# What these passes take: idle, inferences, idle; a load, a second of inferences and their evaluation.
+ENERGY_S = 25.0
+PROFILE_S = 5.0
 PATIENCE_SHARE = 0.25
 # The runtime that a worker is kept ready for.
 USUAL_RUNTIME = "onnx"
@@ -199,18 +202,23 @@ class Measurer:
                 self._baselines.note_work()
             job.waited_s += found.waited_s
             attempts.append(found)
-            if contaminated(found):
+            if contaminating(flags_of(found)):
                 logger.info(
                     "%s: attempt %d carries flags: %s", request.request_id, job.attempt, _texts(found)
                 )
-            # Without its passes it was left because another follows.
-            if found.passes is not None and not self._another_follows(job, found):
+            # What was left before its passes was left because another follows.
+            assert found.passes is not None
+            if found.passes.gone_through and not self._another_follows(job, found):
                 break
         return record_of(job, [self._bench.judged_anew(attempt) for attempt in attempts], precision)
 
-    def _another_follows(self, job: Job, found: Attempt) -> bool:
-        """Tell whether what was found is to be measured again."""
-        return bool(contaminated(found)) and job.attempt <= self.config.retries and job.has_time_for_another()
+    def _another_follows(self, job: Job, found: Attempt, passes_s: float = 0.0) -> bool:
+        """Tell whether what was found is to be measured again, which takes as long, and the passes still to come."""
+        return (
+            contaminating(flags_of(found)) > 0
+            and job.attempt <= self.config.retries
+            and job.has_time_for_another(passes_s)
+        )
 
     def _limit_s(self, request: BenchmarkRequest) -> float:
         return min(self.config.job_timeout_s, request.spec.time_limit_s or self.config.job_timeout_s)
@@ -250,9 +258,12 @@ class Measurer:
                 speed_limit_s=patience_s - gate.waited_s,
                 on_phase=job.phase,
             )
-            if self._another_follows(job, found):
-                return found
-            return replace(found, passes=self._look_further(job, worker, power))
+            passes_s = (ENERGY_S if power.meter is not None else 0.0) + (PROFILE_S if spec.profile else 0.0)
+            if self._another_follows(job, found, passes_s):
+                skipped = nothing_further(spec, power, "the attempt that was to find out failed")
+                return replace(found, passes=skipped)
+            passes = self._bench.look_further(worker, spec, power, job.phase, lambda: job.stop.requested)
+            return replace(found, passes=passes)
         except BenchmarkFailedError as error:
             if job.stop.requested:
                 raise BenchmarkFailedError(
@@ -264,16 +275,6 @@ class Measurer:
             worker.close()
             if power is not None:
                 power.close()
-
-    def _look_further(self, job: Job, worker: WorkerProcess, power: PowerPlan) -> Passes:
-        """Go through the passes beside the latency; where they fail, what was measured stands without."""
-        try:
-            return self._bench.look_further(worker, power, job.phase)
-        except BenchmarkFailedError as error:
-            if job.stop.requested:
-                raise
-            logger.info("%s: the passes beside the latency failed: %s", job.request.request_id, error)
-            return nothing_further(job.request.spec, f"the passes beside the latency failed: {error}")
 
     def _runtime_version(self, spec: BenchmarkSpec) -> str:
         """Return name and version of the runtime that a worker has just imported.
@@ -294,7 +295,9 @@ class Measurer:
 
     def _libraries(self, runtime: str) -> str:
         """Return names and versions of what runs a model and the reference model, which is ONNX."""
-        described = (self._described.get(name) for name in dict.fromkeys((runtime, USUAL_RUNTIME)))
+        if USUAL_RUNTIME not in self._described:
+            self._describe(look_up(self.config.worker_python, USUAL_RUNTIME))
+        described = (self._described[name] for name in dict.fromkeys((runtime, USUAL_RUNTIME)))
         return " + ".join(
             f"{found.library} {found.version}" for found in described if isinstance(found, RuntimeDescription)
         )

@@ -1,5 +1,6 @@
 """How energy is to be found in one job: by a sensor, by a formula, or not at all, with the reason."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from device_agent.sensors.base import PowerMeter, PowerSource
 from device_agent.sensors.catalogue import choose, known_sources, named
 from device_agent.sensors.modelled import EnergyModel
 from device_agent.sensors.raspberry_pi_pmic import LinearCalibration
+
+logger = logging.getLogger(__name__)
 
 NOT_ASKED = "energy was not asked for"
 
@@ -54,7 +57,7 @@ class PowerOptions:
 class PowerPlan:
     """What a job does about energy. Its owner calls `close()`.
 
-    `meter` is None where no pass is needed; `measure` then tells at once what is known.
+    `meter` is None where no pass is needed: `unmeasured` is then what there is to know, or why there is nothing.
     """
 
     def __init__(
@@ -67,15 +70,18 @@ class PowerPlan:
         wait: Callable[[float], None],
     ) -> None:
         self.meter = meter
+        self.unmeasured = known, absent_reason
         self._source = source
-        self._known = known
-        self._absent_reason = absent_reason
         self._wait = wait
 
     def close(self) -> None:
-        """Let go of the sensor."""
-        if self.meter is not None:
+        """Let go of the sensor, whatever it makes of that: what was measured stands."""
+        if self.meter is None:
+            return
+        try:
             self.meter.close()
+        except Exception:
+            logger.warning("a power sensor cannot be closed", exc_info=True)
 
     def measure(self, worker: WorkerProcess, on_phase: OnPhase) -> tuple[EnergyReading | None, str]:
         """Go through the worker's energy pass; return the energy, or None and the reason.
@@ -85,8 +91,8 @@ class PowerPlan:
         Raises:
             BenchmarkFailedError: If the worker ends or the job is cancelled.
         """
-        if self.meter is None or self._source is None:
-            return self._known, self._absent_reason
+        assert self.meter is not None
+        assert self._source is not None
         reading = EnergyPass(self.meter, wait=self._wait)
         failures: list[str] = []
 

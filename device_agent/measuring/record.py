@@ -1,7 +1,7 @@
 """What a job publishes of its attempts, and which of them."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -15,7 +15,7 @@ from device_agent.benchmark import (
     Precision,
     RaisedFlag,
 )
-from device_agent.measuring.attempt import Attempt, nothing_further
+from device_agent.measuring.attempt import Attempt, Passes
 from device_agent.measuring.flags import CANARY_SHARE, merged
 from device_agent.measuring.job import Job
 from device_agent.runtimes.catalogue import RUNTIMES
@@ -26,25 +26,39 @@ def flags_of(attempt: Attempt) -> tuple[RaisedFlag, ...]:
     return merged(attempt.flags, attempt.passes.flags if attempt.passes is not None else ())
 
 
-def contaminated(attempt: Attempt) -> int:
-    """Return how many flags say that something else than the model shaped an attempt's figures."""
-    return sum(raised.flag in CONTAMINATING for raised in flags_of(attempt))
+def contaminating(flags: Iterable[RaisedFlag]) -> int:
+    """Return how many flags say that something else than the model shaped the figures."""
+    return sum(raised.flag in CONTAMINATING for raised in flags)
 
 
 def least_disturbed(attempts: Sequence[Attempt]) -> Attempt:
-    """Return the attempt to publish, of equals the last.
+    """Return the attempt whose latency to publish, of equals the last.
 
-    A clean one first. Of others, how far off the reference model was says how much of the disturbance reached what
+    A clean one first, whatever became of its energy. Of others, how far off the reference model was says how much of the disturbance reached what
     was timed, and the number of flags does not: an attempt that was slow throughout has one, one that was slow half
     of the time has three. So that number only decides between attempts that were equally far off.
     """
 
     def disturbance(attempt: Attempt) -> tuple[bool, int, int]:
         off = None if attempt.canary is None else attempt.canary.off_baseline
-        flags = contaminated(attempt)
+        flags = contaminating(attempt.flags)
         return flags > 0, int(abs(off or 0.0) / CANARY_SHARE), flags
 
     return min(reversed(attempts), key=disturbance)
+
+
+def best_passes(attempts: Sequence[Attempt], published: Attempt) -> Passes:
+    """Return the passes to publish: those with an energy, the least disturbed one, rather of the published attempt."""
+
+    def disturbance(attempt: Attempt) -> tuple[bool, bool, int, bool]:
+        passes = attempt.passes
+        assert passes is not None
+        flags = contaminating(passes.flags)
+        return not passes.gone_through, passes.energy is None, flags, attempt is not published
+
+    passes = min(reversed(attempts), key=disturbance).passes
+    assert passes is not None
+    return passes
 
 
 def record_of(job: Job, attempts: Sequence[Attempt], precision: Precision | None) -> BenchmarkRecord:
@@ -57,15 +71,11 @@ def record_of(job: Job, attempts: Sequence[Attempt], precision: Precision | None
     """
     request, best = job.request, least_disturbed(attempts)
     others = [attempt for attempt in attempts if attempt is not best]
-    # Its own passes where it went through them, else those of the last attempt that did.
-    passes = next(
-        (attempt.passes for attempt in (best, *reversed(others)) if attempt.passes is not None),
-        nothing_further(request.spec, "the attempt that was to find out failed"),
-    )
-    result, further = best.result, passes.worker
+    passes = best_passes(attempts, best)
+    result, insight = best.result, passes.insight
     execution = result.execution
-    if further.cpu_fallback is not None:
-        execution = replace(execution, cpu_fallback=further.cpu_fallback)
+    if insight.cpu_fallback is not None:
+        execution = replace(execution, cpu_fallback=insight.cpu_fallback)
     return BenchmarkRecord(
         request_id=request.request_id,
         model_sha256=request.model_sha256,
@@ -84,8 +94,8 @@ def record_of(job: Job, attempts: Sequence[Attempt], precision: Precision | None
             grouped=best.grouped,
             load_ms=result.load_ms,
             load_was_cold=result.load_was_cold,
-            warm_load_ms=further.warm_load_ms,
-            warm_load_absent_reason=further.warm_load_absent_reason,
+            warm_load_ms=passes.second_load.warm_load_ms,
+            warm_load_absent_reason=passes.second_load.absent_reason,
             first_inference_ms=result.first_inference_ms,
             warmup_ms=result.warmup_ms,
             samples_ms=result.samples_ms,
@@ -101,8 +111,8 @@ def record_of(job: Job, attempts: Sequence[Attempt], precision: Precision | None
             drift_corrected_ms=best.drift_corrected_ms,
             energy=passes.energy,
             energy_absent_reason=passes.energy_absent_reason,
-            operators=further.operators,
-            operators_absent_reason=further.operators_absent_reason,
+            operators=insight.operators,
+            operators_absent_reason=insight.operators_absent_reason,
             before=best.before,
             after=best.after,
             interference=best.interference,
@@ -118,7 +128,7 @@ def record_of(job: Job, attempts: Sequence[Attempt], precision: Precision | None
             execution=execution,
             gate_wait_s=job.waited_s,
             runtime_version=job.runtime_version,
-            provider=further.provider or result.provider,
+            provider=insight.provider or result.provider,
             agent_version=__version__,
             kernel_release=platform.release(),
         ),

@@ -1,7 +1,7 @@
 """Holds a warm worker back while the board is slower than it usually is."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from device_agent.benchmark import Phase
 from device_agent.measuring.baselines import Baselines
@@ -36,32 +36,36 @@ class SpeedGate:
         self._patience_s = patience_s
         self._clock = clock
         self._in_vain_s: dict[str, float] = {}
+        self._paused_in_vain_s: dict[str, float] = {}
 
-    def wait(self, worker: WorkerProcess, key: str, limit_s: float, on_phase: OnPhase) -> float:
+    def wait(
+        self, worker: WorkerProcess, reading_ns: float | None, key: str, limit_s: float, on_phase: OnPhase
+    ) -> float:
         """Return the seconds waited, with the worker settled and waiting for the word to go on.
 
         Args:
-            worker: Has its job.
+            worker: Has settled.
+            reading_ns: What the reference model took then; None where there is none.
             key: What the reference model's speed depends on.
             limit_s: Longest wait of this job.
             on_phase: Also told what is waited for.
 
         Raises:
-            BenchmarkFailedError: If the worker rejects the job, dies, or runs past the deadline.
+            BenchmarkFailedError: If the worker dies, or runs past the deadline.
         """
-        event = worker.expect("settled", on_phase)
         begin_s = self._clock()
         earlier_s = self._in_vain_s.get(key, 0.0)
         limit_s = min(limit_s, self._patience_s - earlier_s)
-        while obstacle := self._obstacle(event["canary_ns"], key):
+        while obstacle := self._obstacle(reading_ns, key):
             waited_s = self._clock() - begin_s
             if waited_s >= limit_s:
                 self._in_vain_s[key] = earlier_s + waited_s
                 return waited_s
             on_phase(Phase.GATE, obstacle)
             worker.answer("again")
-            event = worker.expect("settled", on_phase)
-        self._in_vain_s.pop(key, None)
+            reading_ns = worker.expect("settled", on_phase)["canary_ns"]
+        if reading_ns is not None:
+            self._in_vain_s.pop(key, None)
         return self._clock() - begin_s
 
     def go_on(self, key: str, limit_s: float) -> str:
@@ -72,17 +76,27 @@ class SpeedGate:
             limit_s: What is left of the longest wait of this job.
         """
         usual_ms = self._baselines.canary_ms(key)
-        limit_s = min(limit_s, self._patience_s - self._in_vain_s.get(key, 0.0))
+        in_vain_s = self._in_vain_s.get(key, 0.0) + self._paused_in_vain_s.get(key, 0.0)
+        limit_s = min(limit_s, self._patience_s - in_vain_s)
         if limit_s <= 0:
             return "go"
         return f"go {limit_s:.3f}" if usual_ms is None else f"go {limit_s:.3f} {1e6 * usual_ms:.0f}"
 
-    def note_pauses(self, key: str, paused_s: float, *, in_vain: bool) -> None:
-        """Remember how a worker's own pauses ended."""
-        if in_vain:
-            self._in_vain_s[key] = self._in_vain_s.get(key, 0.0) + paused_s
-        elif paused_s:
-            self._in_vain_s.pop(key, None)
+    def note_pauses(self, key: str, vain_s: float, turns_ms: Sequence[float]) -> None:
+        """Remember how the pauses of a timed part ended.
+
+        A board that becomes slower under load, as hot ones do, is at its usual speed before each timed part: that
+        says nothing of a pause in it. Only a timed part that was not slow at all does.
+
+        Args:
+            key: What the reference model's speed depends on.
+            vain_s: How long the last pause was where it was in vain, else 0.
+            turns_ms: What the reference model took in each of its turns.
+        """
+        if vain_s:
+            self._paused_in_vain_s[key] = self._paused_in_vain_s.get(key, 0.0) + vain_s
+        elif turns_ms and self._obstacle(1e6 * max(turns_ms), key) is None:
+            self._paused_in_vain_s.pop(key, None)
 
     def _obstacle(self, reading_ns: float | None, key: str) -> str | None:
         """Return what is wrong with a reading of the reference model, or None."""

@@ -27,7 +27,8 @@ class WorkerResult:
         longest_stall_ms: Longest time beyond the usual between two ends of runs.
         runs: Inferences of the model and the canary within the timed part.
         paused_s: How long the timed part paused for a board slower than usual.
-        paused_in_vain: Whether it still was when the limit was reached.
+        vain_s: How long it paused last where the board still was when the limit was reached.
+        involuntary_switches: Times that the worker was taken off a core, pauses apart; `major_faults` likewise.
         provider: The execution provider that the model was opened with.
         precision: None where it is unknown or none of ours.
     """
@@ -45,7 +46,7 @@ class WorkerResult:
     longest_stall_ms: float
     runs: int
     paused_s: float
-    paused_in_vain: bool
+    vain_s: float
     involuntary_switches: int
     major_faults: int
     warmup_capped: bool
@@ -59,18 +60,23 @@ class WorkerResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerPasses:
-    """What a worker found in the passes behind the timed part.
+class SecondLoad:
+    """How long a model's file took to load once more; None where it did not, for the reason."""
+
+    warm_load_ms: float | None
+    absent_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Insight:
+    """What a worker saw inside a model.
 
     Attributes:
-        warm_load_ms: None where the second load failed, for the reason in `warm_load_absent_reason`.
         operators: Empty where nobody asked, or for the reason in `operators_absent_reason`.
         provider: What ran the model; with commas between where it was more than one. None where nothing looked.
         cpu_fallback: How much of it the CPU ran in place of the provider asked for. None where nothing looked.
     """
 
-    warm_load_ms: float | None
-    warm_load_absent_reason: str
     operators: tuple[OperatorTime, ...]
     operators_absent_reason: str
     provider: str | None
@@ -120,7 +126,7 @@ def parse_result(event: Mapping[str, Any], spec: BenchmarkSpec) -> WorkerResult:
         longest_stall_ms=event["longest_stall_ns"] / 1e6,
         runs=event["runs"],
         paused_s=event["paused_s"],
-        paused_in_vain=event["paused_in_vain"],
+        vain_s=event["vain_s"],
         involuntary_switches=event["involuntary_switches"],
         major_faults=event["major_faults"],
         warmup_capped=event["warmup_capped"],
@@ -137,27 +143,21 @@ def parse_result(event: Mapping[str, Any], spec: BenchmarkSpec) -> WorkerResult:
     )
 
 
-def parse_passes(event: Mapping[str, Any]) -> WorkerPasses:
-    """Return what the event `passed` says."""
-    return WorkerPasses(
+def parse_second_load(event: Mapping[str, Any]) -> SecondLoad:
+    """Return what the event `reloaded` says."""
+    return SecondLoad(
         warm_load_ms=None if event["warm_load_ns"] is None else event["warm_load_ns"] / 1e6,
-        warm_load_absent_reason=event["warm_load_absent_reason"],
+        absent_reason=event["warm_load_absent_reason"],
+    )
+
+
+def parse_insight(event: Mapping[str, Any]) -> Insight:
+    """Return what the event `passed` says."""
+    return Insight(
         operators=tuple(_operator(row) for row in event["operators"]),
         operators_absent_reason=event["operators_absent_reason"],
         provider=", ".join(event["providers"]),
         cpu_fallback=event["cpu_fallback"],
-    )
-
-
-def passes_missed(spec: BenchmarkSpec, reason: str) -> WorkerPasses:
-    """Return what is known where no worker went through its passes, for this reason."""
-    return WorkerPasses(
-        warm_load_ms=None,
-        warm_load_absent_reason=reason,
-        operators=(),
-        operators_absent_reason=reason if spec.profile else "",
-        provider=None,
-        cpu_fallback=None,
     )
 
 

@@ -249,7 +249,7 @@ class BenchmarkQueue:
                 self._measurer.prepare()
             except RuntimeUnavailableError as error:
                 # The next job looks for the runtime again, and fails with this message if it must.
-                logger.error("no model can be measured: %s", error)
+                logger.error("no worker is ready for ONNX models: %s", error)
             job = self._next()
             if job is None:
                 break

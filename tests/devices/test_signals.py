@@ -27,6 +27,8 @@ from controller.core.measurement import ExportedModel, MeasurementMode, ModelFor
 from controller.core.waiting import wait_for_any
 from controller.devices import client as module
 
+# A shell that runs the tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 module._FIRST_WAIT_S = module._LONGEST_WAIT_S = 60.0
 model = ExportedModel(data=b"model", format=ModelFormat.ONNX, sha256="ab" * 32, precision="float32")
 wait, address, number = sys.argv[1:]

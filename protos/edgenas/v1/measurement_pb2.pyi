@@ -331,12 +331,12 @@ class Canary(google.protobuf.message.Message):
     BASELINE_MS_FIELD_NUMBER: builtins.int
     MEDIAN_MS_FIELD_NUMBER: builtins.int
     before_ms: builtins.float
-    """Its first and its last turn."""
+    """Its first and its last turn; those that stand between two pauses, beside no sample, do not count."""
     after_ms: builtins.float
     baseline_ms: builtins.float
     """What it takes on this board when nothing disturbs it; absent until enough jobs have told."""
     median_ms: builtins.float
-    """Over all of its turns: what the flag compares with the baseline."""
+    """Over all of them: what the flag compares with the baseline."""
     def __init__(
         self,
         *,

@@ -12,6 +12,7 @@ from device_agent.board.load import (
     LoadSnapshot,
     ProcessTime,
     WindowLoad,
+    combined,
     interference,
     read_load,
 )
@@ -24,7 +25,7 @@ intr 4711 0 0
 ctxt 1000
 """
 # A program may call itself anything.
-PROCESS = "42 (a) R (b) S 1 42 42 0 -1 4194560 1 2 3 4 150 25 9000 9000 20 0 3 0 7700 1 2 3\n"
+PROCESS = "42 (a) R (b) S 1 42 42 0 -1 4194560 1 2 3 4 150 25 20 5 20 0 3 0 7700 1 2 3\n"
 
 BEFORE = LoadSnapshot(
     time_s=100.0,
@@ -64,7 +65,8 @@ def test_snapshot_of_a_board(tmp_path: Path):
         cpu=CpuTime(
             cores=2, busy_s=pytest.approx(172.59), idle_s=pytest.approx(1191.83), steal_s=pytest.approx(1.06)
         ),
-        processes=(ProcessTime(pid=42, start_ticks=7700, cpu_s=1.75),),
+        # Its own time in and out of the kernel, and that of children it has waited for.
+        processes=(ProcessTime(pid=42, start_ticks=7700, cpu_s=2.0),),
         cpu_stall_us=38183088.0,
         memory_stall_us=1903959.0,
         swap_ins=12,
@@ -160,3 +162,34 @@ def test_process_time_of_this_system_includes_finished_work():
     assert [process.pid for process in processes] == [child.pid, os.getpid()]
     assert processes[0].cpu_s > 0
     assert processes[0].start_ticks > processes[1].start_ticks
+
+
+# --- stretches of one timed part
+
+
+def window(window_s: float, **seen: float | None) -> WindowLoad:
+    values = {
+        "other_cpu_percent": 0.0,
+        "steal_percent": 0.0,
+        "cpu_pressure_percent": 0.0,
+        "memory_pressure_percent": 0.0,
+        "swap_ins": 0,
+    }
+    return WindowLoad(window_s=window_s, **(values | seen))
+
+
+def test_stretches_weigh_by_their_length():
+    found = combined(
+        [window(9.0, other_cpu_percent=0.0, swap_ins=1), window(3.0, other_cpu_percent=40.0, swap_ins=2)]
+    )
+    assert found == window(12.0, other_cpu_percent=10.0, swap_ins=3)
+
+
+def test_one_stretch_is_itself():
+    alone = window(5.0, steal_percent=2.5, cpu_pressure_percent=7.0)
+    assert combined([alone]) == alone
+
+
+def test_what_one_stretch_does_not_tell_is_not_told():
+    found = combined([window(5.0, steal_percent=None, swap_ins=None), window(5.0)])
+    assert (found.steal_percent, found.swap_ins, found.other_cpu_percent) == (None, None, 0.0)

@@ -26,7 +26,7 @@ def worker_result(**changes: Any) -> WorkerResult:
         "longest_stall_ms": 0.5,
         "runs": 80,
         "paused_s": 0.0,
-        "paused_in_vain": False,
+        "vain_s": 0.0,
         "involuntary_switches": 3,
         "major_faults": 0,
         "warmup_capped": False,

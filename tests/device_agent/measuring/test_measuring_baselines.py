@@ -69,11 +69,25 @@ def test_keys_have_baselines_of_their_own():
     assert baselines.clock_mhz("1 thread") is None
 
 
-def test_last_hundred_readings_are_remembered():
+def test_board_that_became_slower_for_good_has_a_new_speed():
     baselines = Baselines()
-    learn(baselines, *map(float, range(1000, 1150)))
-    # A quarter of the way from 1050 to 1149.
-    assert baselines.canary_ms("1 thread") == 1074.75
+    learn(baselines, *[2.0] * 30, *[2.5] * 9)
+    assert baselines.canary_ms("1 thread") == 2.0
+    learn(baselines, 2.6)
+    assert baselines.canary_ms("1 thread") == 2.5
+
+
+def test_board_that_became_faster_has_a_new_speed():
+    baselines = Baselines()
+    learn(baselines, *[2.0] * 30, *[1.5] * 10)
+    assert baselines.canary_ms("1 thread") == 1.5
+
+
+def test_last_forty_readings_are_remembered():
+    baselines = Baselines()
+    learn(baselines, *map(float, range(1000, 1080)))
+    # A quarter of the way from 1040 to 1079.
+    assert baselines.canary_ms("1 thread") == 1049.75
 
 
 def test_what_was_learnt_survives_the_agent(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from device_agent.benchmark import (
     EnergyReading,
     Flag,
     Interference,
+    Measurement,
     MeasurementMode,
     RaisedFlag,
 )
@@ -24,7 +26,8 @@ from device_agent.measuring import job as jobs
 from device_agent.measuring.attempt import Attempt, Passes, nothing_further
 from device_agent.measuring.job import Job
 from device_agent.measuring.latency import summarise
-from device_agent.measuring.record import contaminated, least_disturbed, record_of
+from device_agent.measuring.power import PowerPlan
+from device_agent.measuring.record import contaminating, flags_of, least_disturbed, record_of
 from device_agent.runtimes.worker_process import StopSignal
 
 NOWHERE = Path("/nonexistent")
@@ -67,14 +70,23 @@ def attempt(*flags: Flag, off: float | None = 0.0, passes: Passes | None = None)
         after=conditions,
         interference=Interference(),
         flags=raised(*flags),
-        passes=passes,
+        passes=passes or skipped(),
     )
 
 
-def passes(*flags: Flag) -> Passes:
-    """Passes that found an energy."""
+NO_PLAN = PowerPlan(meter=Mock(), wait=lambda seconds: None)
+
+
+def skipped(power: PowerPlan = NO_PLAN) -> Passes:
+    """Passes that were not gone through."""
+    return nothing_further(SPEC, power, "the attempt that was to find out failed")
+
+
+def passes(*flags: Flag, energy: EnergyReading | None = ENERGY) -> Passes:
+    """Passes that were gone through."""
+    reason = "" if energy else "the sensor died"
     return dataclasses.replace(
-        nothing_further(SPEC, "not looked at"), energy=ENERGY, energy_absent_reason="", flags=raised(*flags)
+        skipped(), gone_through=True, energy=energy, energy_absent_reason=reason, flags=raised(*flags)
     )
 
 
@@ -117,42 +129,73 @@ def test_of_equals_the_last_is_published():
 @given(st.lists(st.sets(st.sampled_from(list(Flag))), min_size=1, max_size=4))
 def test_contaminated_figures_are_published_only_where_there_are_no_others(all_flags: list[set[Flag]]):
     best = least_disturbed([attempt(*sorted(flags, key=lambda flag: flag.value)) for flags in all_flags])
-    assert bool(contaminated(best)) == all(flags & CONTAMINATING for flags in all_flags)
+    assert bool(contaminating(best.flags)) == all(flags & CONTAMINATING for flags in all_flags)
 
 
-def test_energy_flags_count_as_those_of_the_attempt():
-    assert contaminated(attempt(passes=passes(Flag.NOISE))) == 1
-    quiet = attempt(passes=passes())
-    assert least_disturbed([quiet, attempt(passes=passes(Flag.NOISE))]) is quiet
+def test_flags_of_the_energy_pass_are_flags_of_the_attempt():
+    assert contaminating(flags_of(attempt(Flag.DRIFT, passes=passes(Flag.NOISE)))) == 2
+
+
+def test_clean_latency_goes_before_a_disturbed_one_whatever_became_of_its_energy():
+    clean = attempt(passes=passes(Flag.NOISE))
+    assert least_disturbed([clean, attempt(Flag.NOISE), attempt(Flag.NOISE, passes=passes())]) is clean
+
+
+def found(*attempts: Attempt) -> Measurement:
+    return record_of(job(), attempts, None).measurement
 
 
 def test_energy_of_a_later_attempt_stands_beside_the_best_latency_with_its_flags():
     """The best attempt was left without its passes, as another was to follow."""
     best = attempt(Flag.CANARY, off=0.03)
-    found = record_of(
-        job(), [best, attempt(Flag.CANARY, off=0.9, passes=passes(Flag.NOISE))], None
-    ).measurement
-    assert found.energy == ENERGY
-    assert [entry.flag for entry in found.flags] == [Flag.NOISE, Flag.CANARY]
-    assert found.canary == best.canary
+    published = found(best, attempt(Flag.CANARY, off=0.9, passes=passes(Flag.NOISE)))
+    assert published.energy == ENERGY
+    assert [entry.flag for entry in published.flags] == [Flag.NOISE, Flag.CANARY]
+    assert published.canary == best.canary
+
+
+def test_least_disturbed_energy_is_published():
+    other = dataclasses.replace(ENERGY, net_mj=9.0)
+    published = found(attempt(passes=passes(Flag.NOISE)), attempt(Flag.NOISE, passes=passes(energy=other)))
+    assert published.energy == other
+    assert published.flags == ()
+
+
+def test_disturbed_energy_is_better_than_none():
+    assert found(attempt(passes=passes(Flag.NOISE)), attempt(passes=passes(energy=None))).energy == ENERGY
+
+
+def test_of_equal_energies_that_of_the_published_attempt_is_published():
+    other = dataclasses.replace(ENERGY, net_mj=9.0)
+    assert found(attempt(passes=passes()), attempt(Flag.NOISE, passes=passes(energy=other))).energy == ENERGY
 
 
 def test_energy_that_no_attempt_came_to_is_absent_with_the_reason():
-    found = record_of(job(), [attempt(Flag.CANARY)], None).measurement
-    assert found.energy is None
-    assert found.energy_absent_reason == "the attempt that was to find out failed"
-    assert found.warm_load_absent_reason == "the attempt that was to find out failed"
+    published = found(attempt(Flag.CANARY))
+    assert published.energy is None
+    assert published.energy_absent_reason == "the attempt that was to find out failed"
+    assert published.warm_load_absent_reason == "the attempt that was to find out failed"
     # Nobody asked for a profile, so its absence needs no reason.
-    assert found.operators_absent_reason == ""
+    assert published.operators_absent_reason == ""
 
 
-@pytest.mark.parametrize(("spent_s", "time_left"), [(29.0, True), (31.0, False)])
-def test_retry_needs_as_much_time_as_the_attempt_before(
-    monkeypatch: pytest.MonkeyPatch, spent_s: float, time_left: bool
+def test_formula_and_missing_sensors_need_no_pass():
+    by_formula = PowerPlan(known=ENERGY, wait=lambda seconds: None)
+    assert found(attempt(Flag.CANARY, passes=skipped(by_formula))).energy == ENERGY
+    no_sensor = PowerPlan(absent_reason="no power sensor", wait=lambda seconds: None)
+    assert found(attempt(Flag.CANARY, passes=skipped(no_sensor))).energy_absent_reason == "no power sensor"
+
+
+@pytest.mark.parametrize(
+    ("spent_s", "further_s", "time_left"),
+    [(29.0, 0.0, True), (31.0, 0.0, False), (20.0, 19.0, True), (20.0, 21.0, False)],
+)
+def test_retry_needs_as_much_time_as_the_attempt_before_and_its_passes(
+    monkeypatch: pytest.MonkeyPatch, spent_s: float, further_s: float, time_left: bool
 ):
     now_s = [1000.0]
     monkeypatch.setattr(jobs.time, "monotonic", lambda: now_s[0])
     running = job()
     running.begin_attempt()
     now_s[0] += spent_s
-    assert running.has_time_for_another() == time_left
+    assert running.has_time_for_another(further_s) == time_left

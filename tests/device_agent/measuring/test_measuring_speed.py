@@ -45,7 +45,8 @@ class Jobs:
 
     def wait(self, *readings_ms: float | None, limit_s: float = LIMIT_S, key: str = "board") -> float:
         self.worker = Worker(readings_ms)
-        return self.gate.wait(self.worker, key, limit_s, self._note)
+        first_ns = self.worker.expect("settled", self._note)["canary_ns"]
+        return self.gate.wait(self.worker, first_ns, key, limit_s, self._note)
 
     def _note(self, phase: Phase, detail: str = "") -> None:
         assert phase is Phase.GATE
@@ -128,14 +129,39 @@ def test_worker_without_time_to_pause_is_told_to_go_on(jobs: Jobs):
     assert jobs.gate.go_on("board", 0.0) == "go"
 
 
+USUAL_TURNS = (2.0, 2.05, 2.01)
+SLOWER_UNDER_LOAD = (2.0, 2.3, 2.4)
+
+
 def test_pauses_in_vain_use_up_the_patience_with_all_jobs(jobs: Jobs):
-    jobs.gate.note_pauses("board", 30.0, in_vain=True)
+    jobs.gate.note_pauses("board", 30.0, SLOWER_UNDER_LOAD)
     assert jobs.gate.go_on("board", LIMIT_S) == "go 15.000 2000000"
-    jobs.gate.note_pauses("board", 15.0, in_vain=True)
+    jobs.gate.note_pauses("board", 15.0, SLOWER_UNDER_LOAD)
     assert jobs.gate.go_on("board", LIMIT_S) == "go"
-    assert jobs.wait(3.0) == 0.0
+
+
+def test_board_that_is_fast_before_each_timed_part_and_slow_in_it_is_paused_for_no_more(jobs: Jobs):
+    jobs.gate.note_pauses("board", PATIENCE_S, SLOWER_UNDER_LOAD)
+    assert jobs.wait(2.0) == 0.0
+    jobs.gate.note_pauses("board", 0.0, SLOWER_UNDER_LOAD)
+    assert jobs.gate.go_on("board", LIMIT_S) == "go"
+
+
+def test_timed_part_that_was_never_slow_gives_the_patience_back(jobs: Jobs):
+    jobs.gate.note_pauses("board", PATIENCE_S, SLOWER_UNDER_LOAD)
+    jobs.gate.note_pauses("board", 0.0, USUAL_TURNS)
+    assert jobs.gate.go_on("board", LIMIT_S) == "go 30.000 2000000"
+
+
+def test_job_without_the_reference_model_gives_no_patience_back(jobs: Jobs):
+    jobs.wait(3.0)
+    assert jobs.wait(None) == 0.0
+    assert jobs.wait(3.0) == PATIENCE_S - LIMIT_S
+    jobs.gate.note_pauses("other", PATIENCE_S, SLOWER_UNDER_LOAD)
+    jobs.gate.note_pauses("other", 0.0, ())
+    assert jobs.gate.go_on("other", LIMIT_S) == "go"
 
 
 def test_pauses_that_the_board_ended_use_up_nothing(jobs: Jobs):
-    jobs.gate.note_pauses("board", 30.0, in_vain=False)
+    jobs.gate.note_pauses("board", 0.0, SLOWER_UNDER_LOAD)
     assert jobs.gate.go_on("board", LIMIT_S) == "go 30.000 2000000"

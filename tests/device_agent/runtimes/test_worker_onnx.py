@@ -11,7 +11,7 @@ from worker_jobs import Job, allowed_cpus, python_that, run_job
 
 from device_agent import worker
 from device_agent.benchmark import BenchmarkSpec, MeasurementMode, Phase
-from device_agent.measuring.worker_result import parse_passes, parse_result
+from device_agent.measuring.worker_result import parse_insight, parse_result
 
 CPUS = psutil.Process().cpu_affinity()
 # It takes whole requests to the cloud, and no node of any model.
@@ -85,7 +85,7 @@ def fallen_back(model: Path) -> Job:
 
 
 def test_model_that_ran_on_the_cpu_instead_is_told(fallen_back: Job):
-    found = parse_passes(fallen_back.result)
+    found = parse_insight(fallen_back.result)
     assert found.provider == "CPUExecutionProvider"
     assert re.fullmatch(
         r"(\d+) of \1 nodes ran on CPUExecutionProvider, for 100 % of the time in the profile",
