@@ -58,6 +58,10 @@ from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
+# How long others are held back: most models have loaded by then; samples are taken for a minute at most, and an
+# energy pass may wait as long for a slow sensor.
+LOAD_S = 10.0
+TIMED_S = 90.0
 # What a model may allocate, of what the board could give.
 MEMORY_SHARE = 0.9
 
@@ -173,7 +177,7 @@ class Bench:
         )
         key = self._key(spec, library)
         # The load and the first inference are timed as well.
-        with self._window.open():
+        with self._window.open(LOAD_S):
             worker.begin(job, deadline_s=deadline_s, limit_s=limit_s)
             settled = worker.expect("settled", on_phase)
         waited_s = self._speed_gate.wait(worker, settled["canary_ns"], key, speed_limit_s, on_phase)
@@ -221,7 +225,7 @@ class Bench:
         failure = ""
         try:
             # The second load is timed as well.
-            with self._window.open():
+            with self._window.open(TIMED_S):
                 if power.meter is None:
                     worker.answer("go")
                 else:
@@ -376,7 +380,7 @@ class _Stretches:
         self._found: list[WindowLoad] = []
 
     def __enter__(self) -> "_Stretches":
-        self._opened.enter_context(self._window.open())
+        self._opened.enter_context(self._window.open(TIMED_S))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -396,7 +400,7 @@ class _Stretches:
             self._opened.close()
         self._on_phase(phase, detail)
         if phase is Phase.MEASURE:
-            self._opened.enter_context(self._window.open())
+            self._opened.enter_context(self._window.open(TIMED_S))
             self.begin()
 
     def load(self) -> WindowLoad:

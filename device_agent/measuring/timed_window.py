@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 
 
@@ -14,19 +15,23 @@ class TimedWindow:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._openings = 0
+        self._closes_s: dict[object, float] = {}
         self._stopped = False
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[None]:
-        """Be open while the context is. Never waits: work that has begun, such as writing one chunk, is finished."""
+    def open(self, limit_s: float) -> Iterator[None]:
+        """Be open while the context is, and no longer than a limit: a model that never returns must not hold others.
+
+        Never waits: work that has begun, such as writing one chunk, is finished.
+        """
+        opening = object()
         with self._changed:
-            self._openings += 1
+            self._closes_s[opening] = time.monotonic() + limit_s
         try:
             yield
         finally:
             with self._changed:
-                self._openings -= 1
+                del self._closes_s[opening]
                 self._changed.notify_all()
 
     def wait_until_closed(self, gave_up: threading.Event) -> bool:
@@ -35,8 +40,12 @@ class TimedWindow:
         Whoever sets `gave_up` calls `wake()` after it: to look again and again would be work in the window.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or gave_up.is_set() or not self._openings)
-            return not (self._stopped or gave_up.is_set())
+            while not self._stopped and not gave_up.is_set():
+                left_s = max(self._closes_s.values(), default=0.0) - time.monotonic()
+                if left_s <= 0:
+                    return True
+                self._changed.wait(left_s)
+            return False
 
     def wake(self) -> None:
         """Have every held thread look again at whether it gave up."""

@@ -254,6 +254,8 @@ class BenchmarkQueue:
             if job is None:
                 break
             self._run(job)
+            # What a job leaves behind would pile up for as long as one follows the other.
+            give_memory_back()
         self._measurer.release()
         with self._changed:
             for job in self._waiting:

@@ -22,6 +22,8 @@ from device_agent.serving.server import AgentConfig, serving
 from device_agent.serving.services import ModelService, StreamSlots
 
 CHUNK = 1 << 16
+# Longer than any test here lasts.
+HELD_S = 600.0
 DATA = bytes(range(256)) * (4 * CHUNK // 256)
 
 
@@ -82,7 +84,7 @@ def after_the_first_chunk(go_on: threading.Event) -> Iterator[model_pb2.UploadMo
 
 
 def test_upload_does_not_begin_while_a_model_is_timed(cache: Cache):
-    with cache.window.open():
+    with cache.window.open(HELD_S):
         upload = cache.upload(upload_parts(DATA, chunk=CHUNK))
         assert cache.window.asked.wait(CALL_LIMIT_S)
         assert list(cache.folder.iterdir()) == []
@@ -95,7 +97,7 @@ def test_chunks_are_not_taken_while_a_model_is_timed(cache: Cache):
     upload = cache.upload(after_the_first_chunk(go_on))
     until(lambda: cache.taken_bytes() == CHUNK)
     cache.window.asked.clear()
-    with cache.window.open():
+    with cache.window.open(HELD_S):
         go_on.set()
         assert cache.window.asked.wait(CALL_LIMIT_S)
         # The others have come as far as the connection lets them, and nobody takes them.
@@ -117,7 +119,7 @@ def test_upload_is_not_concluded_while_a_model_is_timed(cache: Cache):
     upload = cache.upload(parts())
     until(lambda: cache.taken_bytes() == len(DATA))
     cache.window.asked.clear()
-    with cache.window.open():
+    with cache.window.open(HELD_S):
         go_on.set()
         assert cache.window.asked.wait(CALL_LIMIT_S)
         assert [path.suffix for path in cache.folder.iterdir()] == [".part"]
@@ -129,7 +131,7 @@ def test_cancelled_upload_ends_while_it_is_held(cache: Cache):
     upload = cache.upload(after_the_first_chunk(go_on))
     until(lambda: cache.taken_bytes() == CHUNK)
     cache.window.asked.clear()
-    with cache.window.open():
+    with cache.window.open(HELD_S):
         go_on.set()
         assert cache.window.asked.wait(CALL_LIMIT_S)
         upload.cancel()
@@ -150,7 +152,7 @@ def test_stopping_agent_ends_held_uploads(tmp_path: Path, monkeypatch: pytest.Mo
         allow_insecure_network=False,
     )
     with (
-        window.open(),
+        window.open(HELD_S),
         contextlib.ExitStack() as agent,
         grpc.insecure_channel(agent.enter_context(serving(config))) as channel,
     ):

@@ -7,6 +7,8 @@ import pytest
 from device_agent.measuring.timed_window import TimedWindow
 
 LIMIT_S = 10
+# Longer than any test here lasts.
+HELD_S = 600.0
 
 
 class Held(threading.Event):
@@ -33,7 +35,7 @@ def held(window: TimedWindow, pool: ThreadPoolExecutor) -> tuple[Future[bool], H
 def test_nobody_is_held_while_nothing_is_timed():
     window = TimedWindow()
     assert window.wait_until_closed(threading.Event())
-    with window.open():
+    with window.open(HELD_S):
         pass
     assert window.wait_until_closed(threading.Event())
 
@@ -41,7 +43,7 @@ def test_nobody_is_held_while_nothing_is_timed():
 def test_all_are_held_until_the_window_closes():
     window = TimedWindow()
     with ThreadPoolExecutor() as pool:
-        with window.open():
+        with window.open(HELD_S):
             waiting = [held(window, pool)[0] for _ in range(3)]
             assert wait(waiting, 0.1).done == set()
         assert [entry.result(LIMIT_S) for entry in waiting] == [True, True, True]
@@ -49,8 +51,8 @@ def test_all_are_held_until_the_window_closes():
 
 def test_window_within_a_window_closes_with_the_outer_one():
     window = TimedWindow()
-    with ThreadPoolExecutor() as pool, window.open():
-        with window.open():
+    with ThreadPoolExecutor() as pool, window.open(HELD_S):
+        with window.open(HELD_S):
             waiting, gave_up = held(window, pool)
         assert wait([waiting], 0.1).done == set()
         gave_up.set()
@@ -59,14 +61,14 @@ def test_window_within_a_window_closes_with_the_outer_one():
 
 def test_window_closes_with_a_measurement_that_fails():
     window = TimedWindow()
-    with pytest.raises(RuntimeError), window.open():
+    with pytest.raises(RuntimeError), window.open(HELD_S):
         raise RuntimeError("the worker died")
     assert window.wait_until_closed(threading.Event())
 
 
 def test_who_gives_up_is_let_go_alone():
     window = TimedWindow()
-    with ThreadPoolExecutor() as pool, window.open():
+    with ThreadPoolExecutor() as pool, window.open(HELD_S):
         (leaving, gave_up), (staying, later) = held(window, pool), held(window, pool)
         gave_up.set()
         window.wake()
@@ -87,7 +89,25 @@ def test_nobody_goes_on_once_it_ended(end: Callable[[TimedWindow, threading.Even
 
 def test_stop_lets_all_go():
     window = TimedWindow()
-    with ThreadPoolExecutor() as pool, window.open():
+    with ThreadPoolExecutor() as pool, window.open(HELD_S):
         waiting = [held(window, pool)[0] for _ in range(3)]
         window.stop()
         assert [entry.result(LIMIT_S) for entry in waiting] == [False, False, False]
+
+
+def test_model_that_never_returns_holds_others_no_longer_than_the_limit():
+    window = TimedWindow()
+    with ThreadPoolExecutor() as pool, window.open(0.3):
+        waiting, _ = held(window, pool)
+        assert waiting.result(LIMIT_S)
+
+
+def test_longest_of_several_limits_counts():
+    window = TimedWindow()
+    with ThreadPoolExecutor() as pool, window.open(HELD_S):
+        with window.open(0.0):
+            waiting, gave_up = held(window, pool)
+        assert not waiting.done()
+        gave_up.set()
+        window.wake()
+        assert not waiting.result(LIMIT_S)
