@@ -1,6 +1,5 @@
 """One attempt at one measurement: drives a worker through its job and looks at the board around it."""
 
-import contextlib
 import logging
 import os
 import platform
@@ -28,7 +27,7 @@ from device_agent.board.conditions import (
     read_conditions,
 )
 from device_agent.board.limits import online_cpus
-from device_agent.board.load import LoadSnapshot, WindowLoad, combined, interference, read_load
+from device_agent.board.load import LoadSnapshot, WindowLoad, interference, read_load
 from device_agent.errors import AgentError
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.canary import (
@@ -44,7 +43,8 @@ from device_agent.measuring.gate import GateOutcome
 from device_agent.measuring.latency import summarise, summarise_groups
 from device_agent.measuring.power import PowerPlan
 from device_agent.measuring.speed import SpeedGate
-from device_agent.measuring.timed_window import TimedWindow
+from device_agent.measuring.stretches import Stretches
+from device_agent.measuring.timed_window import TIMED_S, TimedWindow
 from device_agent.measuring.worker_result import (
     Insight,
     SecondLoad,
@@ -58,10 +58,8 @@ from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
-# How long others are held back: most models have loaded by then; samples are taken for a minute at most, and an
-# energy pass may wait as long for a slow sensor.
+# How long a load holds others back: most models have settled by then.
 LOAD_S = 10.0
-TIMED_S = 90.0
 # What a model may allocate, of what the board could give.
 MEMORY_SHARE = 0.9
 
@@ -182,7 +180,7 @@ class Bench:
             settled = worker.expect("settled", on_phase)
         waited_s = self._speed_gate.wait(worker, settled["canary_ns"], key, speed_limit_s, on_phase)
         on_phase(Phase.MEASURE)
-        with _Stretches(self._window, lambda: read_load(self._root, (worker.pid,)), on_phase) as stretches:
+        with Stretches(self._window, lambda: read_load(self._root, (worker.pid,)), on_phase) as stretches:
             before = self._look(spec)
             stretches.begin()
             worker.answer(self._speed_gate.go_on(key, speed_limit_s - waited_s))
@@ -197,7 +195,10 @@ class Bench:
 
     def judged_anew(self, attempt: Attempt) -> Attempt:
         """Return an attempt as it looks by what later ones have taught of the board's speed."""
-        return _judged(attempt, self._baselines.canary_ms(attempt.key))
+        baseline_ms = self._baselines.canary_ms(attempt.key)
+        if attempt.canary is None or attempt.canary.baseline_ms == baseline_ms:
+            return attempt
+        return _judged(attempt, baseline_ms)
 
     def look_further(
         self,
@@ -363,48 +364,6 @@ def nothing_further(spec: BenchmarkSpec, power: PowerPlan, reason: str) -> Passe
         ),
         gone_through=False,
     )
-
-
-class _Stretches:
-    """The stretches of a timed part between its pauses: how busy others were in them, and the window that they open.
-
-    What the agent looks at between `begin` and `end` alone counts, so that whoever looks at more does so outside.
-    """
-
-    def __init__(self, window: TimedWindow, load: Callable[[], LoadSnapshot], on_phase: OnPhase) -> None:
-        self._window = window
-        self._load = load
-        self._on_phase = on_phase
-        self._opened = contextlib.ExitStack()
-        self._first: LoadSnapshot | None = None
-        self._found: list[WindowLoad] = []
-
-    def __enter__(self) -> "_Stretches":
-        self._opened.enter_context(self._window.open(TIMED_S))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
-
-    def begin(self) -> None:
-        self._first = self._load()
-
-    def end(self) -> None:
-        assert self._first is not None
-        self._found.append(interference(self._first, self._load()))
-
-    def on_phase(self, phase: Phase, detail: str = "") -> None:
-        """Close the window while the worker pauses, which others may use."""
-        if phase is Phase.GATE:
-            self.end()
-            self._opened.close()
-        self._on_phase(phase, detail)
-        if phase is Phase.MEASURE:
-            self._opened.enter_context(self._window.open(TIMED_S))
-            self.begin()
-
-    def load(self) -> WindowLoad:
-        return combined(self._found)
 
 
 def _interference(seen: WindowLoad, result: WorkerResult) -> Interference:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from device_agent.worker import quantile
+# One definition for both sides: the worker decides by these when to pause, the agent what it learns.
+from device_agent.worker import FAST_SHARE, fast_edge, quantile
 
 logger = logging.getLogger(__name__)
 
@@ -16,10 +17,6 @@ BASELINES_FILE = "baselines.json"
 REMEMBERED = 40
 # So many readings in a row that are all slower than the fastest state: the board has become slower for good.
 LASTING = 10
-# Disturbances only ever make a board slower, so its own speed is near the fast end of what was seen. The
-# fastest quarter's edge is half a percent below the median where nothing disturbs, and stays where it is
-# while up to three quarters of the jobs are disturbed.
-CANARY_SHARE = 0.25
 # Some boards have a slower state for seconds to minutes, in which the reference model takes 30 to 45 % longer (a
 # virtual machine whose two processors share one core for a while). Within one state it wanders by 1 to 3 %.
 STATE_SHARE = 0.10
@@ -81,7 +78,7 @@ class Baselines:
             fast = in_fast_state(values)
             if len(values) > LASTING and min(values[-LASTING:]) > max(fast):
                 fast = in_fast_state(values[-LASTING:])
-            return quantile(fast, CANARY_SHARE)
+            return quantile(fast, FAST_SHARE)
 
     def learn_clock(self, key: str, clock_mhz: float) -> None:
         """Remember the clock under load in a job."""
@@ -149,8 +146,8 @@ def in_fast_state(readings: Sequence[float]) -> list[float]:
 
     Of fewer than five even one is believed to show it: nothing makes a board faster than it is.
     """
-    edge = sorted(readings)[int(CANARY_SHARE * (len(readings) - 1))]
-    return [reading for reading in readings if reading <= (1 + STATE_SHARE) * edge]
+    bound = (1 + STATE_SHARE) * fast_edge(readings)
+    return [reading for reading in readings if reading <= bound]
 
 
 def _number(value: object) -> float | None:

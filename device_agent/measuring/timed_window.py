@@ -5,6 +5,9 @@ import threading
 import time
 from collections.abc import Iterator
 
+# Samples are taken for a minute at most, and an energy pass may wait as long for a slow sensor.
+TIMED_S = 90.0
+
 
 class TimedWindow:
     """Holds other work of the agent back while a model is timed. Its methods may be called from any thread.

@@ -2,12 +2,22 @@
 
 from typing import Any
 
-from device_agent.benchmark import ExecutionSettings, Interference, MemoryUsage
+from device_agent.benchmark import EnergyReading, ExecutionSettings, Interference, MemoryUsage
 from device_agent.measuring.flags import Evidence
 from device_agent.measuring.latency import summarise
 from device_agent.measuring.worker_result import WorkerResult
 
 MIB = 1 << 20
+ENERGY = EnergyReading(
+    net_mj=2.0,
+    gross_mj=3.0,
+    idle_mw=100.0,
+    active_mw=300.0,
+    source="ina2xx",
+    scope="input",
+    updates_per_s=50.0,
+    inferences=100,
+)
 
 
 def worker_result(**changes: Any) -> WorkerResult:

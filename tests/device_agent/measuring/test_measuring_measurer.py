@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from agent_harness import conv_model
+from made_up_results import ENERGY
 from measuring_lab import Laboratory, laboratory, workers
 from sensor_trees import build_ina2xx, write
 from worker_jobs import python_that
 
 from device_agent.benchmark import (
     CONTAMINATING,
-    EnergyReading,
     FailureReason,
     Flag,
     Measurement,
@@ -246,16 +246,6 @@ def short_energy_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(energy, name, 0.1)
 
 
-READING = EnergyReading(
-    net_mj=2.0,
-    gross_mj=3.0,
-    idle_mw=100.0,
-    active_mw=300.0,
-    source="ina2xx",
-    scope="input",
-    updates_per_s=50.0,
-    inferences=100,
-)
 CRASH = (
     "import os\nimport onnxruntime\nonnxruntime.InferenceSession.end_profiling = lambda self: os.abort()\n"
 )
@@ -279,11 +269,11 @@ def test_energy_that_was_measured_outlives_a_profile_that_crashes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     # The sensor's file never changes, which is no energy: what the pass finds is no matter of this test.
-    monkeypatch.setattr(energy.EnergyPass, "result", lambda self, window, source: READING)
+    monkeypatch.setattr(energy.EnergyPass, "result", lambda self, window, source: ENERGY)
     with laboratory(tmp_path, worker_python=python_that(tmp_path, CRASH)) as lab:
         build_ina2xx(lab.root)
         measurement = lab.measure(profile=True, energy=True)
-    assert measurement.energy == READING
+    assert measurement.energy == ENERGY
     assert measurement.energy_absent_reason == ""
     assert "killed by SIGABRT" in measurement.operators_absent_reason
 
@@ -317,7 +307,7 @@ def test_board_that_is_throttled_while_energy_is_measured_is_flagged_and_tried_a
     # What the machine that this runs on does to the timed part is no matter of this test.
     monkeypatch.setattr(attempt, "raise_flags", lambda evidence: ())
     monkeypatch.setattr(attempt, "canary_reading", lambda result, baseline_ms: None)
-    monkeypatch.setattr(energy.EnergyPass, "result", lambda self, window, source: READING)
+    monkeypatch.setattr(energy.EnergyPass, "result", lambda self, window, source: ENERGY)
     with laboratory(tmp_path, retries=1) as lab:
         build_ina2xx(lab.root)
         lab.board()

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_results import evidence, worker_result
+from made_up_results import ENERGY, evidence, worker_result
 
 from device_agent.benchmark import (
     CONTAMINATING,
@@ -33,16 +33,6 @@ from device_agent.runtimes.worker_process import StopSignal
 NOWHERE = Path("/nonexistent")
 SPEC = BenchmarkSpec(
     runtime="onnx", threads=1, input_shapes=(), seed=0, mode=MeasurementMode.FULL, energy=True
-)
-ENERGY = EnergyReading(
-    net_mj=2.0,
-    gross_mj=3.0,
-    idle_mw=100.0,
-    active_mw=300.0,
-    source="ina2xx",
-    scope="input",
-    updates_per_s=50.0,
-    inferences=100,
 )
 
 
