@@ -196,9 +196,10 @@ def test_agents_own_limit_ends_a_hung_model(tmp_path: Path):
 
 CGROUP_BYTES = 600 << 20
 # Takes more and more of its cgroup's memory, as any neighbour may, until a process is gone or it has what the
-# cgroup holds.
+# cgroup holds. The kernel ends the largest process, which is to be the other one.
 NEIGHBOUR = """
 import pathlib, sys
+pathlib.Path("/proc", sys.argv[2], "oom_score_adj").write_text("1000")
 pathlib.Path(sys.argv[1], "cgroup.procs").write_text("0")
 status, taken = pathlib.Path("/proc", sys.argv[2], "stat"), []
 for _ in range(int(sys.argv[3]) >> 22):
