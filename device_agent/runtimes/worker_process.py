@@ -61,11 +61,13 @@ class WorkerProcess:
         self._oom_kills: int | None = None
         brought = [] if runtime.worker_file is None else [str(runtime.worker_file)]
         try:
+            # What a worker leaves behind that was ended at its work, a profile half written, goes with the folder.
+            self._folder = tempfile.TemporaryDirectory(prefix="edgenas-worker-", ignore_cleanup_errors=True)
             # A file rather than a pipe: nobody has to read along while the worker is timing.
-            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close())
+            self._stderr = tempfile.TemporaryFile(dir=self._folder.name)  # noqa: SIM115 (closed in close())
         except OSError as error:
             raise RuntimeUnavailableError(
-                f"cannot make a file for the errors of the worker's Python '{python}': {error.strerror}; "
+                f"cannot make files for the worker's Python '{python}': {error.strerror}; "
                 "check that TMPDIR, or else /tmp, can be written and has room"
             ) from error
         try:
@@ -77,10 +79,11 @@ class WorkerProcess:
                 bufsize=0,
                 # A Ctrl-C meant for the agent would otherwise reach the worker as well.
                 start_new_session=True,
-                env=worker_environment(python),
+                env={**worker_environment(python), "TMPDIR": self._folder.name},
             )
         except OSError as error:
             self._stderr.close()
+            self._folder.cleanup()
             raise RuntimeUnavailableError(
                 f"cannot start the worker's Python '{python}': {error.strerror}; check --worker-python"
             ) from error
@@ -105,6 +108,7 @@ class WorkerProcess:
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:
                 stream.close()
+        self._folder.cleanup()
 
     def greet(self) -> RuntimeDescription:
         """Wait until the worker has imported its runtime and return what it found.

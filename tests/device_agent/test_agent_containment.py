@@ -71,8 +71,15 @@ def test_measuring_leaves_no_file_behind(tmp_path: Path):
     with running_agent(tmp_path / "state", prefix=prefix) as agent:
         wanted = spec()
         wanted.profile = True
-        assert agent.measure(agent.upload(conv_model()), wanted).measurement.operators
+        model = agent.upload(conv_model())
+        assert agent.measure(model, wanted).measurement.operators
         agent.fail(upload(agent, hm.deep_tree(100_000)))
+        # One that is ended while its profile is written cannot tidy up itself.
+        profiled = agent.watch(model, wanted, request_id="profiled")
+        while until(profiled, "progress").progress.phase != benchmark_pb2.BENCHMARK_PHASE_PROFILE:
+            pass
+        assert agent.cancel("profiled")
+        until(profiled, "failure")
     assert [path for folder in folders.values() for path in folder.rglob("*")] == []
 
 
