@@ -112,9 +112,8 @@ AGAIN_WARMUP_S = 0.3
 # So long the model runs untimed before samples are taken: what the agent does once its answer is sent, or an event
 # is told, must not share their window.
 QUIET_S = 0.05
-# Between turns the job pauses while the board is slower than usual by more than this. Its speed wanders by 1 to 3 %
-# from minute to minute; in a slower state, which lasts for seconds, the canary took 30 to 45 % longer.
-SLOWER_SHARE = 0.05
+# Between turns the job pauses while the board is slower than usual by more than this, by which a job is flagged.
+SLOWER_SHARE = 0.02
 # The same where nobody knows yet what is usual, and a few turns, which scatter, must tell.
 UNKNOWN_SLOWER_SHARE = 0.10
 # After a turn of the other the caches are its own: so long the model runs untimed, and so often either of them.

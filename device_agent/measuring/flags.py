@@ -9,7 +9,7 @@ from device_agent.benchmark import CanaryReading, Flag, Interference, LatencySum
 from device_agent.board.load import WindowLoad
 from device_agent.measuring.latency import count_outliers
 from device_agent.measuring.worker_result import WorkerResult
-from device_agent.worker import median
+from device_agent.worker import SLOWER_SHARE, median
 
 CLOCK_SHARE = 0.03
 DRIFT_SHARE = 0.03
@@ -22,7 +22,7 @@ SPAN_MS = 100.0
 SEVERE_SHARE = 0.05
 # Nothing of the system's own holds a process up for so long; a stopped or swapped-out worker stands still.
 STALL_MS = 100.0
-CANARY_SHARE = 0.02
+CANARY_SHARE = SLOWER_SHARE
 # With one of these the reference model was disturbed as well, and tells nothing about the board.
 CONTAMINATED_CANARY = frozenset({Flag.THROTTLED, Flag.FREQ, Flag.NOISE, Flag.MEM})
 

@@ -8,7 +8,10 @@ from device_agent.measuring.baselines import Baselines
 from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
 
 # Before the timed part and in it the same is slow.
-from device_agent.worker import SLOWER_SHARE
+from device_agent.worker import SLOWER_SHARE, quantile
+
+# Single turns scatter.
+MOST_SHARE = 0.75
 
 
 class SpeedGate:
@@ -86,7 +89,7 @@ class SpeedGate:
         """Remember how the pauses of a timed part ended.
 
         A board that becomes slower under load, as hot ones do, is at its usual speed before each timed part: that
-        says nothing of a pause in it. Only a timed part that was not slow at all does.
+        says nothing of a pause in it. Only a timed part most of which was not slow does.
 
         Args:
             key: What the reference model's speed depends on.
@@ -95,7 +98,7 @@ class SpeedGate:
         """
         if vain_s:
             self._paused_in_vain_s[key] = self._paused_in_vain_s.get(key, 0.0) + vain_s
-        elif turns_ms and self._obstacle(1e6 * max(turns_ms), key) is None:
+        elif turns_ms and self._obstacle(1e6 * quantile(turns_ms, MOST_SHARE), key) is None:
             self._paused_in_vain_s.pop(key, None)
 
     def _obstacle(self, reading_ns: float | None, key: str) -> str | None:

@@ -20,10 +20,10 @@ def test_board_that_was_never_measured_on_has_no_baseline():
     assert Baselines().clock_mhz("1 thread") is None
 
 
-def test_speed_is_the_fast_quarter_of_what_was_seen():
+def test_speed_is_the_fast_tenth_of_what_was_seen():
     baselines = Baselines()
-    learn(baselines, 2.05, 2.04, 2.01, 2.03, 2.02)
-    assert baselines.canary_ms("1 thread") == 2.02
+    learn(baselines, *(2.0 + 0.01 * (7 * number % 11) for number in range(11)))
+    assert baselines.canary_ms("1 thread") == pytest.approx(2.01)
 
 
 def test_slower_state_of_the_board_is_not_its_speed():
@@ -34,7 +34,7 @@ def test_slower_state_of_the_board_is_not_its_speed():
     learn(baselines, 2.0)
     assert baselines.canary_ms("1 thread") == 2.0
     learn(baselines, 2.9, 2.02, 3.1, 2.04, 3.0)
-    assert baselines.canary_ms("1 thread") == 2.01
+    assert baselines.canary_ms("1 thread") == pytest.approx(2.004)
 
 
 def test_readings_of_the_fastest_state_are_told_from_others():
@@ -77,6 +77,21 @@ def test_board_that_became_slower_for_good_has_a_new_speed():
     assert baselines.canary_ms("1 thread") == 2.5
 
 
+def test_board_that_became_a_little_slower_for_good_has_a_new_speed():
+    """By so much that each of its jobs would be flagged."""
+    baselines = Baselines()
+    learn(baselines, *[2.0] * 30, *[2.05] * 9)
+    assert baselines.canary_ms("1 thread") == 2.0
+    learn(baselines, 2.05)
+    assert baselines.canary_ms("1 thread") == 2.05
+
+
+def test_board_that_wanders_within_the_bound_keeps_its_speed():
+    baselines = Baselines()
+    learn(baselines, *[2.0] * 10, *[2.04] * 20)
+    assert baselines.canary_ms("1 thread") == 2.0
+
+
 def test_board_that_became_faster_has_a_new_speed():
     baselines = Baselines()
     learn(baselines, *[2.0] * 30, *[1.5] * 10)
@@ -85,9 +100,9 @@ def test_board_that_became_faster_has_a_new_speed():
 
 def test_last_forty_readings_are_remembered():
     baselines = Baselines()
-    learn(baselines, *map(float, range(1000, 1080)))
-    # A quarter of the way from 1040 to 1079.
-    assert baselines.canary_ms("1 thread") == 1049.75
+    learn(baselines, *map(float, range(10_000, 10_080)))
+    # A tenth of the way from 10,040 to 10,079.
+    assert baselines.canary_ms("1 thread") == pytest.approx(10_043.9)
 
 
 def test_what_was_learnt_survives_the_agent(tmp_path: Path):
@@ -98,7 +113,7 @@ def test_what_was_learnt_survives_the_agent(tmp_path: Path):
     first.idle_temperature_c(41.5)
     first.note_work()
     second = Baselines(path)
-    assert second.canary_ms("1 thread") == pytest.approx(2.02)
+    assert second.canary_ms("1 thread") == pytest.approx(2.008)
     assert second.clock_mhz("1 thread") == 1500.0
     assert second.idle_temperature_c(60.0) == 41.5
     assert [entry.name for entry in tmp_path.iterdir()] == [BASELINES_FILE]

@@ -59,7 +59,7 @@ def jobs() -> Jobs:
 
 
 @pytest.mark.parametrize(
-    "reading_ms", [USUAL_MS, 1.05 * USUAL_MS, 0.5 * USUAL_MS, None], ids=["usual", "bound", "fast", "absent"]
+    "reading_ms", [USUAL_MS, 1.02 * USUAL_MS, 0.5 * USUAL_MS, None], ids=["usual", "bound", "fast", "absent"]
 )
 def test_board_at_its_usual_speed_is_not_waited_for(jobs: Jobs, reading_ms: float | None):
     assert jobs.wait(reading_ms) == 0.0
@@ -129,7 +129,7 @@ def test_worker_without_time_to_pause_is_told_to_go_on(jobs: Jobs):
     assert jobs.gate.go_on("board", 0.0) == "go"
 
 
-USUAL_TURNS = (2.0, 2.05, 2.01)
+USUAL_TURNS = (2.0, 2.09, 2.01, 2.03, 2.02)
 SLOWER_UNDER_LOAD = (2.0, 2.3, 2.4)
 
 
@@ -147,7 +147,7 @@ def test_board_that_is_fast_before_each_timed_part_and_slow_in_it_is_paused_for_
     assert jobs.gate.go_on("board", LIMIT_S) == "go"
 
 
-def test_timed_part_that_was_never_slow_gives_the_patience_back(jobs: Jobs):
+def test_timed_part_most_of_which_was_not_slow_gives_the_patience_back(jobs: Jobs):
     jobs.gate.note_pauses("board", PATIENCE_S, SLOWER_UNDER_LOAD)
     jobs.gate.note_pauses("board", 0.0, USUAL_TURNS)
     assert jobs.gate.go_on("board", LIMIT_S) == "go 30.000 2000000"

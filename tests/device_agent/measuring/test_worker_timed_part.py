@@ -193,7 +193,7 @@ def test_board_at_its_usual_speed_is_not_paused_for(clock: FakeClock):
 
 
 def test_wander_is_not_paused_for(clock: FakeClock):
-    board = ShiftingBoard(clock, slow_from_s=0, slow_until_s=99, share=0.049)
+    board = ShiftingBoard(clock, slow_from_s=0, slow_until_s=99, share=0.019)
     assert board.take(limit_s=30).paused_s == 0.0
 
 
