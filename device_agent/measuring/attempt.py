@@ -12,6 +12,7 @@ from device_agent.benchmark import (
     BenchmarkSpec,
     CanaryReading,
     EnergyReading,
+    Flag,
     GroupedLatency,
     Interference,
     LatencySummary,
@@ -189,7 +190,6 @@ class Bench:
             after = self._look(spec)
         worker.answer("go")
         result = parse_result(worker.expect("measured", on_phase), spec)
-        self._speed_gate.note_pauses(key, result.vain_s, canary_turns_ms(result))
         gate = replace(gate, waited_s=gate.waited_s + waited_s + result.paused_s)
         return self._conclude(spec, result, before, after, stretches.load(), key, gate)
 
@@ -316,10 +316,13 @@ class Bench:
             gate_obstacle=gate.obstacle,
         )
         # What else went wrong in the window also slowed the canary down: that is no speed of the board's own.
-        disturbed = any(raised.flag in CONTAMINATED_CANARY for raised in raise_flags(evidence))
+        found = {raised.flag for raised in raise_flags(evidence)}
         canary = canary_reading(result, None)
-        if canary is not None and not disturbed:
+        if canary is not None and found.isdisjoint(CONTAMINATED_CANARY):
             self._baselines.learn_canary(key, canary_at_best_ms(result))
+        # What others did passes when they end. A board that is hot slows down each time.
+        if found.isdisjoint({Flag.NOISE, Flag.MEM}):
+            self._speed_gate.note_pauses(key, result.vain_s, canary_turns_ms(result))
         attempt = Attempt(
             waited_s=gate.waited_s,
             key=key,

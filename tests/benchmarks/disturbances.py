@@ -120,9 +120,12 @@ KINDS: dict[str, Callable[[int, Tree], contextlib.AbstractContextManager[None]]]
 
 def disturbed(agent: lab.Agent, sha256: str, threads: int, kind: str, tree: Tree):
     """Return the measurement of a job that is disturbed some time after its timed part began."""
+    begun = False
     with contextlib.ExitStack() as stack:
         for event in lab.ask(agent, sha256, threads):
-            if event.progress.phase == benchmark_pb2.BENCHMARK_PHASE_MEASURE:
+            # A timed part that pauses begins anew.
+            if event.progress.phase == benchmark_pb2.BENCHMARK_PHASE_MEASURE and not begun:
+                begun = True
                 (worker,) = agent.workers()
                 # The agent looks at the board for some milliseconds before the first sample is taken.
                 time.sleep(random.uniform(0.3, 2.3))

@@ -450,6 +450,21 @@ def test_pause_is_told_counted_and_used_up(tmp_path: Path):
     assert again.gate_wait_s < 3.0
 
 
+def test_pause_in_vain_while_others_are_at_work_uses_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    found = attempt._interference
+    with laboratory(tmp_path, gate_limit_s=5.0) as lab:
+        know_a_faster_board(lab)
+        monkeypatch.setattr(
+            attempt, "_interference", lambda *seen: replace(found(*seen), other_cpu_percent=90.0)
+        )
+        lab.measurer._bench._speed_gate.wait = lambda *_: 0.0  # type: ignore[method-assign]
+        waited = [lab.measure() for _ in range(3)]
+    assert all(Flag.NOISE in flags(measurement.flags) for measurement in waited)
+    assert all(measurement.gate_wait_s >= 4.5 for measurement in waited)
+
+
 def test_attempts_are_judged_by_what_later_ones_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The first attempt of all, on a board that was slow then: nothing told that before the second."""
     speeds_ms = iter([20.0])
