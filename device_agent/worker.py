@@ -104,11 +104,12 @@ CANARY_TURN_S = 0.04
 CANARY_TURN_MIN_RUNS = 3
 CANARY_WARMUP_S = 0.05
 CANARY_WARMUP_RUNS = 5
-# One reading of the canary's speed ahead of the timed part, and what lies between two: a pause in which the
-# board may cool down, and the model untimed until clocks and caches are as they were.
+# One reading of the canary's speed ahead of the timed part, and what lies between two: a pause, and the model untimed
+# until clocks and caches are as they were. On a busy host a quarter of the moments were good ones, and 0.1 to 2 s
+# long: who looks once a second misses most.
 CANARY_LOOK_S = 0.15
-AGAIN_PAUSE_S = 1.0
-AGAIN_WARMUP_S = 0.3
+AGAIN_PAUSE_S = 0.25
+AGAIN_WARMUP_S = 0.15
 # So long the model runs untimed before samples are taken: what the agent does once its answer is sent, or an event
 # is told, must not share their window.
 QUIET_S = 0.05

@@ -202,7 +202,7 @@ def test_slow_board_is_paused_for_until_it_is_as_fast_as_usual(clock: FakeClock)
     board = ShiftingBoard(clock, slow_from_s=1.0, slow_until_s=5.0, share=0.4)
     series = board.take(limit_s=30)
     assert board.told == [("gate", SLOWER), ("measure", "")]
-    # Looked at every 1.35 s or so.
+    # Looked at every 0.45 s or so.
     assert 3.5 < series.paused_s < 6.0
     assert series.vain_s == 0.0
     # A stretch without samples stands between the slow turn of the reference model and the next.
