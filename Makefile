@@ -32,11 +32,12 @@ check: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow'
 
-# --keep-flagged and no retries: whoever tries the demo does other things meanwhile, and wants to see it end.
+# One thread, --keep-flagged, no waits and no retries: whoever tries the demo does other things meanwhile, and wants to
+# see it end.
 demo: $(STAMP)
 	rm -rf $(DEMO)
-	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home EDGENAS_LOCAL_AGENT='--retries 0' \
-		$(BIN)/edgenas search --dataset digits --device local --budget 16 --keep-flagged
+	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home EDGENAS_LOCAL_AGENT='--retries 0 --gate-limit-s 0' \
+		$(BIN)/edgenas search --dataset digits --device local --budget 24 --epochs 5 --threads 1 --keep-flagged
 	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home $(BIN)/edgenas generate last --out $(DEMO)/project
 	@echo "now try: cd $(DEMO)/project && ../../$(BIN)/python train.py --epochs 1"
 

@@ -180,6 +180,7 @@ def _search(
         trainer=plan.trainer,
         recipe=plan.recipe,
         boards=boards,
+        threads=config.threads,
         keep_flagged=config.flagged is FlaggedFigures.KEEP,
         on_progress=on_progress,
     )

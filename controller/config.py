@@ -73,6 +73,7 @@ class SearchConfig(_Section):
         constraints: What every candidate worth keeping meets, e.g. `latency_ms<=15`.
         budget: A number of candidates, or a time such as `30m`.
         seed: Of every random draw.
+        threads: Threads inside one operator on every device; 0 for as many as it has physical cores.
         preset: Class of hardware that bounds the networks proposed.
         space: What is searched.
         algorithm: What proposes candidates.
@@ -86,6 +87,7 @@ class SearchConfig(_Section):
     constraints: tuple[str, ...] = ()
     budget: str = "50"
     seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, le=4096)
     preset: str = "edge"
     space: str = "chain"
     algorithm: str = "evolution"

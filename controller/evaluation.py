@@ -105,6 +105,7 @@ class Evaluator:
         trainer: Trains on the dataset.
         recipe: How candidates are trained.
         boards: Devices by name; every candidate is measured on each.
+        threads: Threads inside one operator on every board; 0 for as many as it has physical cores.
         keep_flagged: Whether to choose by figures that something else than the model shaped.
     """
 
@@ -118,6 +119,7 @@ class Evaluator:
         trainer: Trainer,
         recipe: TrainingRecipe,
         boards: Mapping[str, Board],
+        threads: int = 0,
         keep_flagged: bool = False,
     ) -> None:
         self._run_id = run_id
@@ -127,8 +129,9 @@ class Evaluator:
         self._constrained_devices = {constraint.objective.device for constraint in constraints}
         # What is measured on other devices is told, but nothing is chosen by it.
         self._decisive_devices = set() if keep_flagged else {o.device for o in self._wanted if o.device}
+        for_energy = devices_asked_for_energy(self._wanted)
         self._options = {
-            name: MeasurementOptions(energy=name in devices_asked_for_energy(self._wanted)) for name in boards
+            name: MeasurementOptions(threads=threads, energy=name in for_energy) for name in boards
         }
         self._trainer = trainer
         self._recipe = recipe

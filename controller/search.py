@@ -98,6 +98,7 @@ class Search:
         trainer: Trains on the dataset.
         recipe: How candidates are trained.
         boards: Devices by name: those that objectives and constraints name.
+        threads: Threads inside one operator on every board; 0 for as many as it has physical cores.
         keep_flagged: Whether to choose by figures that something else than the model shaped.
         on_progress: Told whenever something changes.
     """
@@ -115,6 +116,7 @@ class Search:
         trainer: Trainer,
         recipe: TrainingRecipe,
         boards: Mapping[str, Board],
+        threads: int = 0,
         keep_flagged: bool = False,
         on_progress: Callable[[Progress], object] = lambda _: None,
     ) -> None:
@@ -133,6 +135,7 @@ class Search:
             trainer=trainer,
             recipe=recipe,
             boards=boards,
+            threads=threads,
             keep_flagged=keep_flagged,
         )
         self._volume = CoveredVolume(self._objectives)

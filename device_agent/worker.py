@@ -163,18 +163,20 @@ NUMPY_TYPES = {
 class Rules(NamedTuple):
     """What a measurement mode asks for; `half_width` is a share of the median.
 
-    The model and the canary take turns: `turn_s` is how long one of the model's is.
+    The model and the canary take turns: `turn_s` is how long one of the model's is. For a slower board an attempt waits
+    up to `speed_patience_s`: a few times what its samples take, since a search asks for many.
     """
 
     warmup_min_s: float
     measure_min_s: float
     turn_s: float
     half_width: float
+    speed_patience_s: float
 
 
 RULES = {
-    "search": Rules(warmup_min_s=0.3, measure_min_s=1.0, turn_s=0.5, half_width=0.02),
-    "full": Rules(warmup_min_s=1.0, measure_min_s=10.0, turn_s=2.0, half_width=0.01),
+    "search": Rules(warmup_min_s=0.3, measure_min_s=1.0, turn_s=0.5, half_width=0.02, speed_patience_s=5.0),
+    "full": Rules(warmup_min_s=1.0, measure_min_s=10.0, turn_s=2.0, half_width=0.01, speed_patience_s=60.0),
 }
 
 

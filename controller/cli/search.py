@@ -40,6 +40,9 @@ def search(
         str | None, typer.Option(help="Class of hardware that bounds the networks: edge, mobile or gpu.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random draw.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads inside one operator on every device; its physical cores (0).")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs to train each candidate for.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per training step.")] = None,
     train_images: Annotated[int | None, typer.Option(help="Train on at most so many images.")] = None,
@@ -74,6 +77,7 @@ def search(
         algorithm=algorithm,
         preset=preset,
         seed=seed,
+        threads=threads,
         flagged="keep" if keep_flagged else None,
         patience_s=patience_s,
     )

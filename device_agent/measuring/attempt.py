@@ -56,6 +56,7 @@ from device_agent.measuring.worker_result import (
     parse_second_load,
 )
 from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
+from device_agent.worker import RULES
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ class Bench:
             energy: Whether the worker will have to run for an energy pass.
             deadline_s: On the monotonic clock; later the job is given up.
             limit_s: The time that the whole job had.
-            speed_limit_s: Longest wait for the board to be as fast as it usually is.
+            speed_limit_s: Longest wait for the board to be as fast as it usually is, if the mode allows as much.
             on_phase: Called, from this thread, at the start of every phase, and when something is waited for.
 
         Raises:
@@ -175,6 +176,7 @@ class Bench:
             energy=energy,
         )
         key = self._key(spec, library)
+        speed_limit_s = min(speed_limit_s, RULES[spec.mode.value].speed_patience_s)
         # The load and the first inference are timed as well.
         with self._window.open(LOAD_S):
             worker.begin(job, deadline_s=deadline_s, limit_s=limit_s)

@@ -36,6 +36,8 @@ def test_own_images_become_a_project_that_runs_without_edgenas(
         4,
         "--epochs",
         2,
+        "--threads",
+        3,
         "--keep-flagged",
         "--json",
     )
@@ -59,6 +61,7 @@ def test_own_images_become_a_project_that_runs_without_edgenas(
     assert {"accuracy", "latency_ms@local", "peak_memory_mb@local", "test_accuracy"} <= front[0].keys()
     assert measured[0]["model_file"] == "model.onnx"
     assert measured[0]["latency_ms"] > 0
+    assert measured[0]["threads"] == 3
     assert "red" in predicted
     assert "accuracy" in trained
     assert "difference" in deployed

@@ -52,6 +52,11 @@ def test_search_evaluates_its_budget_and_confirms_its_front(laboratory: Laborato
     assert laboratory.store.run(run.id).state is RunState.FINISHED
 
 
+def test_search_measures_with_as_many_threads_as_it_is_told(laboratory: Laboratory) -> None:
+    laboratory.search(laboratory.run(), threads=3).run()
+    assert {options.threads for _, options in laboratory.bench.requests} == {3}
+
+
 def test_search_measures_and_trains_each_id_once_when_the_algorithm_repeats_itself(
     laboratory: Laboratory,
 ) -> None:

@@ -420,10 +420,13 @@ def test_board_slower_than_usual_is_waited_for_then_measured_and_flagged(tmp_pat
 
 
 def test_wait_for_speed_leaves_most_of_the_time_to_the_job(tmp_path: Path):
+    """In a search it is short anyway."""
     with laboratory(tmp_path, gate_limit_s=100.0) as lab:
         lab.board()
         know_a_faster_board(lab)
-        assert lab.measure(time_limit_s=16.0).gate_wait_s < 9.0
+        # Two seconds of it at the gate.
+        assert lab.measure(time_limit_s=16.0).gate_wait_s < 5.0
+        assert 6.0 < lab.measure().gate_wait_s < 9.0
 
 
 # --- pauses of the timed part
