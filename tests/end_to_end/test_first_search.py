@@ -37,7 +37,7 @@ def test_own_images_become_a_project_that_runs_without_edgenas(
         "--epochs",
         2,
         "--threads",
-        3,
+        1,
         "--keep-flagged",
         "--json",
     )
@@ -61,7 +61,7 @@ def test_own_images_become_a_project_that_runs_without_edgenas(
     assert {"accuracy", "latency_ms@local", "peak_memory_mb@local", "test_accuracy"} <= front[0].keys()
     assert measured[0]["model_file"] == "model.onnx"
     assert measured[0]["latency_ms"] > 0
-    assert measured[0]["threads"] == 3
+    assert measured[0]["threads"] == 1
     assert "red" in predicted
     assert "accuracy" in trained
     assert "difference" in deployed
