@@ -10,7 +10,8 @@ Every job is one attempt (no retries). A disturbance begins somewhere within the
 Asked: at least 95 % flagged; under 5 % false alarms among the undisturbed. A flag on an undisturbed run may
 still be true, since a shared machine disturbs by itself. So right before and after each undisturbed run the model is
 timed by a bare loop, and an alarm counts as confirmed where the bare loops differ from their own median over
-all rounds by more than 2 %, or the hypervisor's steal time passed its bound.
+all rounds by more than 2 %, or the hypervisor's steal time passed its bound, or one of `UNSTABLE` where over 5 %
+of a bare loop are severe outliers as well.
 """
 
 import contextlib
@@ -23,8 +24,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import laboratory as lab
@@ -119,20 +122,47 @@ KINDS: dict[str, Callable[[int, Tree], contextlib.AbstractContextManager[None]]]
 
 
 def disturbed(agent: lab.Agent, sha256: str, threads: int, kind: str, tree: Tree):
-    """Return the measurement of a job that is disturbed some time after its timed part began."""
-    begun = False
+    """Return the measurement of a job that is disturbed some time after its timed part began, in none of its pauses."""
+    timing, disturbing = threading.Event(), threading.Thread()
     with contextlib.ExitStack() as stack:
+
+        def disturb(pid: int) -> None:
+            # The agent looks at the board for some milliseconds before the first sample is taken.
+            time.sleep(random.uniform(0.3, 2.3))
+            timing.wait()
+            stack.enter_context(KINDS[kind](pid, tree))
+
         for event in lab.ask(agent, sha256, threads):
-            # A timed part that pauses begins anew.
-            if event.progress.phase == benchmark_pb2.BENCHMARK_PHASE_MEASURE and not begun:
-                begun = True
-                (worker,) = agent.workers()
-                # The agent looks at the board for some milliseconds before the first sample is taken.
-                time.sleep(random.uniform(0.3, 2.3))
-                stack.enter_context(KINDS[kind](worker.pid, tree))
+            if event.progress.phase == benchmark_pb2.BENCHMARK_PHASE_MEASURE:
+                timing.set()
+                # A timed part goes on after each pause.
+                if not disturbing.ident:
+                    (worker,) = agent.workers()
+                    disturbing = threading.Thread(target=disturb, args=(worker.pid,), daemon=True)
+                    disturbing.start()
+            elif event.HasField("progress"):
+                timing.clear()
             if event.HasField("failure"):
                 raise SystemExit(f"the agent could not measure: {event.failure.message}")
+        timing.set()
+        disturbing.join()
     return event.result.measurement
+
+
+@dataclass(frozen=True)
+class Calm:
+    """An undisturbed run, and the bare loops right before and after it."""
+
+    model: str
+    flags: list[str]
+    steal_percent: float
+    bare_ms: float
+    bare_severe_share: float
+
+    def confirmed(self, usual_ms: float) -> bool:
+        """Tell whether something else than the agent saw the machine disturbed."""
+        scattered = "UNSTABLE" in self.flags and self.bare_severe_share > 0.05
+        return abs(self.bare_ms / usual_ms - 1) > 0.02 or self.steal_percent > 1 or scattered
 
 
 def main() -> None:
@@ -141,18 +171,26 @@ def main() -> None:
     options = parser.parse_args()
     random.seed(0)
     found: dict[str, list[tuple[str, list[str]]]] = {kind: [] for kind in KINDS}
-    calm: list[tuple[str, float, list[str], float]] = []
+    calm: list[Calm] = []
     with tempfile.TemporaryDirectory() as folder, lab.models(options.models) as models:
         tree = Tree(Path(folder))
         with lab.agent("--retries", "0", "--root", folder) as agent:
             keys = {model.name: agent.upload(model.data) for model in models}
             for number in range(2 * options.rounds):
                 model = models[number % len(models)]
-                before = lab.bare_median_ms(model, options.threads, 1.5)
+                before = lab.bare_loop(model, options.threads, 1.5)
                 run = lab.measure(agent, keys[model.name], options.threads)
-                bare = math.sqrt(before * lab.bare_median_ms(model, options.threads, 1.5))
-                calm.append((model.name, bare, lab.contaminating(run), run.interference.steal_percent))
-                lab.log(options.log, kind="none", model=model.name, flags=lab.flags(run), bare_ms=bare,
+                after = lab.bare_loop(model, options.threads, 1.5)
+                calm.append(
+                    Calm(
+                        model=model.name,
+                        flags=lab.contaminating(run),
+                        steal_percent=run.interference.steal_percent,
+                        bare_ms=math.sqrt(before[0] * after[0]),
+                        bare_severe_share=max(before[1], after[1]),
+                    )
+                )
+                lab.log(options.log, kind="none", **asdict(calm[-1]),
                         reasons=[entry.reason for entry in run.flag_reasons])  # fmt: skip
                 if number >= options.rounds:
                     continue
@@ -180,20 +218,22 @@ def main() -> None:
     report_calm(calm)
 
 
-def report_calm(calm: list[tuple[str, float, list[str], float]]) -> None:
-    usual = {
-        name: statistics.median(bare for other, bare, _, _ in calm if other == name) for name, *_ in calm
+def report_calm(calm: list[Calm]) -> None:
+    usual_ms = {
+        name: statistics.median(run.bare_ms for run in calm if run.model == name)
+        for name in {run.model for run in calm}
     }
-    alarms = [(name, bare, flags, steal) for name, bare, flags, steal in calm if flags]
-    confirmed = [row for row in alarms if abs(row[1] / usual[row[0]] - 1) > 0.02 or row[3] > 1]
+    alarms = [run for run in calm if run.flags]
+    false = [run for run in alarms if not run.confirmed(usual_ms[run.model])]
     print(
         f"  undisturbed: {len(alarms)} of {len(calm)} flagged ({100 * len(alarms) / len(calm):.0f} %), of which "
-        f"{len(confirmed)} confirmed by bare loops or steal time; false alarms {len(alarms) - len(confirmed)} "
-        f"({100 * (len(alarms) - len(confirmed)) / len(calm):.0f} %)"
+        f"{len(alarms) - len(false)} confirmed by bare loops or steal time; false alarms {len(false)} "
+        f"({100 * len(false) / len(calm):.0f} %)"
     )
-    for name, bare, flags, steal in alarms:
+    for run in alarms:
         print(
-            f"    {name}: {', '.join(flags)}; bare loop {100 * (bare / usual[name] - 1):+.1f} %, steal {steal:.1f} %"
+            f"    {run.model}: {', '.join(run.flags)}; bare loop {100 * (run.bare_ms / usual_ms[run.model] - 1):+.1f} %, "
+            f"{100 * run.bare_severe_share:.1f} % severe outliers, steal {run.steal_percent:.1f} %"
         )
 
 

@@ -19,9 +19,9 @@ def main() -> None:
         keys = {model.name: agent.upload(model.data) for model in models}
         for number in range(options.rounds):
             for model in models:
-                bare = [lab.bare_median_ms(model, options.threads, 3.0)] if number % 2 else []
+                bare = [lab.bare_loop(model, options.threads, 3.0)[0]] if number % 2 else []
                 found = lab.measure(agent, keys[model.name], options.threads)
-                bare_ms = (bare or [lab.bare_median_ms(model, options.threads, 3.0)])[0]
+                bare_ms = (bare or [lab.bare_loop(model, options.threads, 3.0)[0]])[0]
                 ratios.setdefault(model.name, []).append(found.latency.median_ms / bare_ms)
                 lab.log(
                     options.log,
