@@ -10,6 +10,7 @@ from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
 # Before the timed part and in it the same is slow.
 from device_agent.worker import SLOWER_SHARE, quantile
 
+TELL_EVERY_S = 2.0
 # Single turns scatter.
 MOST_SHARE = 0.75
 
@@ -57,6 +58,7 @@ class SpeedGate:
             BenchmarkFailedError: If the worker dies, or runs past the deadline.
         """
         begin_s = self._clock()
+        told_s = begin_s - TELL_EVERY_S
         earlier_s = self._in_vain_s.get(key, 0.0)
         limit_s = min(limit_s, self._patience_s - earlier_s)
         while obstacle := self._obstacle(reading_ns, key):
@@ -64,7 +66,9 @@ class SpeedGate:
             if waited_s >= limit_s:
                 self._in_vain_s[key] = earlier_s + waited_s
                 return waited_s
-            on_phase(Phase.GATE, obstacle)
+            if self._clock() - told_s >= TELL_EVERY_S:
+                told_s = self._clock()
+                on_phase(Phase.GATE, obstacle)
             worker.answer("again")
             reading_ns = worker.expect("settled", on_phase)["canary_ns"]
         if reading_ns is not None:

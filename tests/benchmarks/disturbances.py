@@ -124,16 +124,19 @@ KINDS: dict[str, Callable[[int, Tree], contextlib.AbstractContextManager[None]]]
 def disturbed(agent: lab.Agent, sha256: str, threads: int, kind: str, tree: Tree):
     """Return the measurement of a job that is disturbed some time after its timed part began, in none of its pauses."""
     timing, disturbing = threading.Event(), threading.Thread()
+    timing_since_s: list[float] = []
     with contextlib.ExitStack() as stack:
 
         def disturb(pid: int) -> None:
             # The agent looks at the board for some milliseconds before the first sample is taken.
-            time.sleep(random.uniform(0.3, 2.3))
-            timing.wait()
+            delay_s = random.uniform(0.3, 1.8)
+            while not timing.is_set() or time.monotonic() - timing_since_s[-1] < delay_s:
+                time.sleep(0.01)
             stack.enter_context(KINDS[kind](pid, tree))
 
         for event in lab.ask(agent, sha256, threads):
             if event.progress.phase == benchmark_pb2.BENCHMARK_PHASE_MEASURE:
+                timing_since_s.append(time.monotonic())
                 timing.set()
                 # A timed part goes on after each pause.
                 if not disturbing.ident:
