@@ -45,7 +45,6 @@ import math
 import mmap
 import os
 import re
-import shutil
 import sys
 import tempfile
 import threading
@@ -718,17 +717,13 @@ class OnnxRuntime(Runtime):
             ) from error
 
     def profile(self, path: str, job: Dict[str, Any], arrays: Dict[str, Any]) -> List[Dict[str, Any]]:
-        folder = tempfile.mkdtemp(prefix="edgenas-profile-")
         limit_files(PROFILE_FILE_LIMIT_BYTES)
-        try:
-            model = self.open(path, job, profile_prefix=os.path.join(folder, "profile"))
-            run = model.bind(arrays)
-            repeat(run, 0, PROFILE_WARMUP_RUNS)
-            runs = profiled_runs(run, PROFILE_S if job["profile"] else 0.0)
-            events = read_profile(model.session.end_profiling())
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return aggregate_profile(events, runs)
+        # The agent gives each worker a folder for what is temporary, and removes it.
+        model = self.open(path, job, profile_prefix=os.path.join(tempfile.gettempdir(), "profile"))
+        run = model.bind(arrays)
+        repeat(run, 0, PROFILE_WARMUP_RUNS)
+        runs = profiled_runs(run, PROFILE_S if job["profile"] else 0.0)
+        return aggregate_profile(read_profile(model.session.end_profiling()), runs)
 
 
 class OnnxModel(Model):

@@ -18,7 +18,7 @@ REMEMBERED = 40
 # So many readings in a row that are all slower than usual: the board has become slower for good.
 LASTING = 10
 # Disturbances only ever make a board slower. On a shared virtual machine, whose speed wandered by 15 %, the fastest
-# quarter's edge was one by which 26 % of jobs were too fast; by this share's 6 %.
+# quarter's edge was one by which a fifth of jobs were too fast; by this share's 4 to 6 %.
 USUAL_SHARE = 0.10
 # Some boards have a slower state for seconds to minutes, in which the reference model takes 30 to 45 % longer (a
 # virtual machine whose two processors share one core for a while).

@@ -58,7 +58,7 @@ class SpeedGate:
             BenchmarkFailedError: If the worker dies, or runs past the deadline.
         """
         begin_s = self._clock()
-        told_s = begin_s - TELL_EVERY_S
+        tell_after_s = 0.0
         earlier_s = self._in_vain_s.get(key, 0.0)
         limit_s = min(limit_s, self._patience_s - earlier_s)
         while obstacle := self._obstacle(reading_ns, key):
@@ -66,8 +66,8 @@ class SpeedGate:
             if waited_s >= limit_s:
                 self._in_vain_s[key] = earlier_s + waited_s
                 return waited_s
-            if self._clock() - told_s >= TELL_EVERY_S:
-                told_s = self._clock()
+            if waited_s >= tell_after_s:
+                tell_after_s = waited_s + TELL_EVERY_S
                 on_phase(Phase.GATE, obstacle)
             worker.answer("again")
             reading_ns = worker.expect("settled", on_phase)["canary_ns"]

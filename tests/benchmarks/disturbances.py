@@ -33,6 +33,8 @@ from pathlib import Path
 import laboratory as lab
 from edgenas.v1 import benchmark_pb2
 
+from device_agent.measuring.flags import SEVERE_SHARE
+
 FULL_MHZ, CAPPED_MHZ = 2400, 1800
 PAUSE_S = 0.3
 PIDFD_OPEN, PROCESS_MADVISE, MADV_PAGEOUT = 434, 440, 21
@@ -123,32 +125,32 @@ KINDS: dict[str, Callable[[int, Tree], contextlib.AbstractContextManager[None]]]
 
 def disturbed(agent: lab.Agent, sha256: str, threads: int, kind: str, tree: Tree):
     """Return the measurement of a job that is disturbed some time after its timed part began, in none of its pauses."""
-    timing, disturbing = threading.Event(), threading.Thread()
-    timing_since_s: list[float] = []
+    # Nothing is timed in a pause.
+    timed_since_s = math.inf
+    disturbing: threading.Thread | None = None
     with contextlib.ExitStack() as stack:
 
         def disturb(pid: int) -> None:
             # The agent looks at the board for some milliseconds before the first sample is taken.
             delay_s = random.uniform(0.3, 1.8)
-            while not timing.is_set() or time.monotonic() - timing_since_s[-1] < delay_s:
+            while time.monotonic() - timed_since_s < delay_s:
                 time.sleep(0.01)
             stack.enter_context(KINDS[kind](pid, tree))
 
         for event in lab.ask(agent, sha256, threads):
             if event.progress.phase == benchmark_pb2.BENCHMARK_PHASE_MEASURE:
-                timing_since_s.append(time.monotonic())
-                timing.set()
-                # A timed part goes on after each pause.
-                if not disturbing.ident:
+                timed_since_s = time.monotonic()
+                if disturbing is None:
                     (worker,) = agent.workers()
                     disturbing = threading.Thread(target=disturb, args=(worker.pid,), daemon=True)
                     disturbing.start()
             elif event.HasField("progress"):
-                timing.clear()
+                timed_since_s = math.inf
             if event.HasField("failure"):
                 raise SystemExit(f"the agent could not measure: {event.failure.message}")
-        timing.set()
-        disturbing.join()
+        timed_since_s = -math.inf
+        if disturbing is not None:
+            disturbing.join()
     return event.result.measurement
 
 
@@ -164,7 +166,7 @@ class Calm:
 
     def confirmed(self, usual_ms: float) -> bool:
         """Tell whether something else than the agent saw the machine disturbed."""
-        scattered = "UNSTABLE" in self.flags and self.bare_severe_share > 0.05
+        scattered = "UNSTABLE" in self.flags and self.bare_severe_share > SEVERE_SHARE
         return abs(self.bare_ms / usual_ms - 1) > 0.02 or self.steal_percent > 1 or scattered
 
 

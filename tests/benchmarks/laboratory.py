@@ -24,6 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "device_agent"))
 from agent_harness import FULL, SEARCH, Agent, running_agent, spec
 from edgenas.v1 import benchmark_pb2, measurement_pb2
 
+from device_agent.measuring.flags import span_means
+from device_agent.measuring.latency import count_outliers
+from device_agent.worker import median
+
 BIG_MODELS = ("mobilenet_v2", "squeezenet1_1", "resnet18")
 SMALL_MODEL = "small"
 CONTAMINATING = ("THROTTLED", "FREQ", "DRIFT", "NOISE", "MEM", "UNSTABLE", "CANARY")
@@ -52,13 +56,7 @@ while time.perf_counter() < end:
     start = time.perf_counter_ns()
     session.run_with_iobinding(binding)
     samples.append(time.perf_counter_ns() - start)
-median = sorted(samples)[len(samples) // 2]
-# Interrupts are outliers among inferences of less than a millisecond: means over about one are looked at.
-size = -(-1000000 // median)
-means = numpy.array(samples[: len(samples) // size * size]).reshape(-1, size).mean(axis=1)
-lower, upper = numpy.quantile(means, [0.25, 0.75])
-severe = (means < lower - 3 * (upper - lower)) | (means > upper + 3 * (upper - lower))
-print(json.dumps([median / 1e6, severe.mean()]))
+print(json.dumps([sample / 1e6 for sample in samples]))
 """
 
 
@@ -128,8 +126,10 @@ def bare_loop(model: Model, threads: int, seconds: float) -> tuple[float, float]
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     command = [sys.executable, "-c", BARE_LOOP, str(model.path), str(threads), str(seconds)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    median_ms, severe_share = json.loads(done.stdout)
-    return median_ms, severe_share
+    samples_ms = json.loads(done.stdout)
+    # Interrupts are outliers among inferences of less than a millisecond: means over about one are looked at.
+    units = span_means(samples_ms, 1.0)
+    return median(samples_ms), count_outliers(units)[1] / len(units)
 
 
 @contextlib.contextmanager

@@ -69,21 +69,14 @@ def test_keys_have_baselines_of_their_own():
     assert baselines.clock_mhz("1 thread") is None
 
 
-def test_board_that_became_slower_for_good_has_a_new_speed():
+@pytest.mark.parametrize(("slower_ms", "last_ms"), [(2.5, 2.6), (2.05, 2.05)], ids=["much", "a little"])
+def test_board_that_became_slower_for_good_has_a_new_speed(slower_ms: float, last_ms: float):
+    """If only by so much that each of its jobs would be flagged."""
     baselines = Baselines()
-    learn(baselines, *[2.0] * 30, *[2.5] * 9)
+    learn(baselines, *[2.0] * 30, *[slower_ms] * 9)
     assert baselines.canary_ms("1 thread") == 2.0
-    learn(baselines, 2.6)
-    assert baselines.canary_ms("1 thread") == 2.5
-
-
-def test_board_that_became_a_little_slower_for_good_has_a_new_speed():
-    """By so much that each of its jobs would be flagged."""
-    baselines = Baselines()
-    learn(baselines, *[2.0] * 30, *[2.05] * 9)
-    assert baselines.canary_ms("1 thread") == 2.0
-    learn(baselines, 2.05)
-    assert baselines.canary_ms("1 thread") == 2.05
+    learn(baselines, last_ms)
+    assert baselines.canary_ms("1 thread") == slower_ms
 
 
 def test_board_that_wanders_within_the_bound_keeps_its_speed():
