@@ -207,6 +207,8 @@ class Bench:
         worker: WorkerProcess,
         spec: BenchmarkSpec,
         power: PowerPlan,
+        *,
+        deadline_s: float,
         on_phase: OnPhase,
         stopped: Callable[[], bool],
     ) -> Passes:
@@ -218,6 +220,7 @@ class Bench:
             worker: Has told what it measured.
             spec: What was asked for.
             power: How energy is to be found.
+            deadline_s: On the monotonic clock; later nothing is found any more.
             on_phase: Called, from this thread, at the start of every phase.
             stopped: Tells whether the job was cancelled.
 
@@ -232,7 +235,7 @@ class Bench:
                 if power.meter is None:
                     worker.answer("go")
                 else:
-                    found |= self._measure_energy(worker, power, on_phase)
+                    found |= self._measure_energy(worker, power, deadline_s, on_phase)
                 found["second_load"] = parse_second_load(worker.expect("reloaded", on_phase))
                 found["insight"] = parse_insight(worker.expect("passed", on_phase))
         except Exception as error:
@@ -244,7 +247,7 @@ class Bench:
         return replace(nothing_further(spec, power, failure), gone_through=True, **found)
 
     def _measure_energy(
-        self, worker: WorkerProcess, power: PowerPlan, on_phase: OnPhase
+        self, worker: WorkerProcess, power: PowerPlan, deadline_s: float, on_phase: OnPhase
     ) -> dict[str, EnergyReading | str | tuple[RaisedFlag, ...] | None]:
         """Return the fields of what was found that tell of energy."""
 
@@ -254,7 +257,7 @@ class Bench:
 
         load, throttled = look()
         worker.answer("go")
-        energy, absent_reason = power.measure(worker, on_phase)
+        energy, absent_reason = power.measure(worker, deadline_s, on_phase)
         load_after, throttled_after = look()
         throttles = throttling.raised(throttled, throttled_after)
         flags = energy_flags(interference(load, load_after), throttles)

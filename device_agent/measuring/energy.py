@@ -23,6 +23,8 @@ IDLE_S = 5.0
 # The board's clock, its fan and meters that average over a second still show the load before.
 SETTLE_S = 1.0
 ACTIVE_S = 10.0
+# Both idle windows.
+AROUND_S = 2 * (SETTLE_S + IDLE_S)
 MIN_UPDATES = 50
 MAX_ACTIVE_S = 60.0
 
@@ -82,6 +84,7 @@ class EnergyPass:
         self,
         meter: PowerMeter,
         *,
+        deadline_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -89,10 +92,12 @@ class EnergyPass:
 
         Args:
             meter: What to read.
+            deadline_s: When the pass must be over, on that clock; a slow sensor then has too few values.
             clock: Monotonic time in seconds, the meter's own.
             wait: Waits so many seconds; what it raises ends the pass, e.g. to cancel it.
         """
         self._meter = meter
+        self._deadline_s = deadline_s
         self._clock = clock
         self._wait = wait
         self._readings: list[Reading] = []
@@ -121,7 +126,7 @@ class EnergyPass:
     def wants_more(self, begin_s: float) -> bool:
         """Tell whether inferences that began then have to go on, for the sensor's sake; at most for 60 s."""
         now_s = self._clock()
-        if now_s - begin_s >= MAX_ACTIVE_S:
+        if now_s - begin_s >= MAX_ACTIVE_S or now_s + AROUND_S / 2 + MAX_INTERVAL_S >= self._deadline_s:
             return False
         return now_s - begin_s < ACTIVE_S or self._updates(begin_s, now_s) < MIN_UPDATES
 

@@ -61,8 +61,23 @@ class Job:
         Raises:
             BenchmarkFailedError: As soon as the job is cancelled.
         """
-        if self.stop.wait(seconds):
+        self.stop.wait(seconds)
+        self.check_not_cancelled()
+
+    def check_not_cancelled(self) -> None:
+        """Raise BenchmarkFailedError if the job was cancelled."""
+        if self.stop.requested:
             raise BenchmarkFailedError(FailureReason.CANCELLED, "the benchmark was cancelled while it ran")
+
+    def check_not_over(self) -> None:
+        """Raise BenchmarkFailedError if the job was cancelled, or its time ended before its runtime was there."""
+        self.check_not_cancelled()
+        if self.left_s <= 0:
+            raise BenchmarkFailedError(
+                FailureReason.TIMED_OUT,
+                f"the runtime was still being imported at the job's time limit of {self.limit_s:g} s; "
+                "raise time_limit_s and the agent's --job-timeout-s",
+            )
 
     def phase(self, phase: Phase, detail: str = "") -> None:
         """Tell that the job entered a phase, or what it waits for."""

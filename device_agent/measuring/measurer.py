@@ -29,19 +29,18 @@ from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.gate import LIMIT_S as GATE_LIMIT_S
 from device_agent.measuring.gate import Gate, GateOutcome
 from device_agent.measuring.job import Job
-from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
+from device_agent.measuring.power import PASS_S, PowerOptions, PowerPlan, plan_power
 from device_agent.measuring.record import contaminating, flags_of, record_of
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.runtimes.catalogue import BROKEN, RUNTIMES, look_up, offered
-from device_agent.runtimes.worker_process import StopSignal, WorkerProcess
+from device_agent.runtimes.worker_process import START_LIMIT_S, StopSignal, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
 # Every caller that waits holds a thread of the server, and importing from an SD card takes tens of seconds.
 RUNTIME_WAIT_S = 2.0
 RETRIES = 2
-# What these passes take: idle, inferences, idle; a load, a second of inferences and their evaluation.
-ENERGY_S = 25.0
+# What a profile takes: a load, a second of inferences and their evaluation.
 PROFILE_S = 5.0
 PATIENCE_SHARE = 0.25
 # The runtime that a worker is kept ready for.
@@ -107,17 +106,26 @@ class Measurer:
                 if name not in self._described:
                     self._describe(look_up(self.config.worker_python, name))
 
-    def _start_worker(self, runtime: str) -> WorkerProcess:
+    def _start_worker(self, runtime: str, job: Job | None = None) -> WorkerProcess:
+        """Return a worker that has imported its runtime; a job that waits for it can be cancelled and has an end."""
         python = self.config.worker_python
         try:
             worker = WorkerProcess(python, RUNTIMES[runtime])
             try:
-                self._describe(offered(worker.greet()))
+                limit_s = START_LIMIT_S
+                if job is not None:
+                    job.stop.attach(worker)
+                    limit_s = min(limit_s, job.left_s)
+                self._describe(offered(worker.greet(limit_s)))
             except BaseException:
+                if job is not None:
+                    job.stop.detach()
                 worker.close()
                 raise
             return worker
         except RuntimeUnavailableError as error:
+            if job is not None:
+                job.check_not_over()
             self._describe(UnavailableRuntime(name=runtime, reason=str(error)))
             raise
         except Exception as error:
@@ -127,12 +135,12 @@ class Measurer:
             self._describe(UnavailableRuntime(name=runtime, reason=reason))
             raise RuntimeUnavailableError(reason) from error
 
-    def _take_worker(self, runtime: str) -> WorkerProcess:
-        if runtime != USUAL_RUNTIME:
-            return self._start_worker(runtime)
-        self.prepare()
+    def _take_worker(self, job: Job) -> WorkerProcess:
+        runtime = job.request.spec.runtime
+        if runtime != USUAL_RUNTIME or self._spare is None or not self._spare.alive():
+            return self._start_worker(runtime, job)
         worker, self._spare = self._spare, None
-        assert worker is not None
+        job.stop.attach(worker)
         return worker
 
     def release(self) -> None:
@@ -238,10 +246,9 @@ class Measurer:
 
     def _attempt_once(self, job: Job) -> Attempt:
         spec = job.request.spec
-        worker = self._take_worker(spec.runtime)
+        worker = self._take_worker(job)
         power: PowerPlan | None = None
         try:
-            job.stop.attach(worker)
             job.runtime_version = self._runtime_version(spec)
             patience_s = self._patience_s(job)
             gate = self._wait_at_the_gate(job, worker, patience_s)
@@ -258,17 +265,21 @@ class Measurer:
                 speed_limit_s=patience_s - gate.waited_s,
                 on_phase=job.phase,
             )
-            passes_s = (ENERGY_S if power.meter is not None else 0.0) + (PROFILE_S if spec.profile else 0.0)
+            passes_s = (PASS_S if power.meter is not None else 0.0) + (PROFILE_S if spec.profile else 0.0)
             if self._another_follows(job, found, passes_s):
                 skipped = nothing_further(spec, power, "the attempt that was to find out failed")
                 return replace(found, passes=skipped)
-            passes = self._bench.look_further(worker, spec, power, job.phase, lambda: job.stop.requested)
+            passes = self._bench.look_further(
+                worker,
+                spec,
+                power,
+                deadline_s=job.deadline_s,
+                on_phase=job.phase,
+                stopped=lambda: job.stop.requested,
+            )
             return replace(found, passes=passes)
-        except BenchmarkFailedError as error:
-            if job.stop.requested:
-                raise BenchmarkFailedError(
-                    FailureReason.CANCELLED, "the benchmark was cancelled while it ran"
-                ) from error
+        except BenchmarkFailedError:
+            job.check_not_cancelled()
             raise
         finally:
             job.stop.detach()

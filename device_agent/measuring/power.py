@@ -1,13 +1,14 @@
 """How energy is to be found in one job: by a sensor, by a formula, or not at all, with the reason."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from device_agent.benchmark import BenchmarkSpec, EnergyReading
 from device_agent.errors import SensorError
-from device_agent.measuring.energy import EnergyPass, InferenceWindow
+from device_agent.measuring.energy import ACTIVE_S, AROUND_S, EnergyPass, InferenceWindow
 from device_agent.runtimes.catalogue import RUNTIMES
 from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
 from device_agent.sensors import modelled
@@ -19,6 +20,8 @@ from device_agent.sensors.raspberry_pi_pmic import LinearCalibration
 logger = logging.getLogger(__name__)
 
 NOT_ASKED = "energy was not asked for"
+# What a pass takes with a sensor that is fast enough; some more for the looks around it.
+PASS_S = AROUND_S + ACTIVE_S + 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,18 +86,30 @@ class PowerPlan:
         except Exception:
             logger.warning("a power sensor cannot be closed", exc_info=True)
 
-    def measure(self, worker: WorkerProcess, on_phase: OnPhase) -> tuple[EnergyReading | None, str]:
+    def measure(
+        self, worker: WorkerProcess, deadline_s: float, on_phase: OnPhase
+    ) -> tuple[EnergyReading | None, str]:
         """Go through the worker's energy pass; return the energy, or None and the reason.
 
-        A sensor that fails ends the pass, not the job.
+        A sensor that fails ends the pass, not the job. Too little time for a pass leaves it out.
+
+        Args:
+            worker: Waits to be idle.
+            deadline_s: Of the job, on the monotonic clock.
+            on_phase: Called, from this thread, at the start of every phase.
 
         Raises:
             BenchmarkFailedError: If the worker ends or the job is cancelled.
         """
         assert self.meter is not None
         assert self._source is not None
-        reading = EnergyPass(self.meter, wait=self._wait)
+        reading = EnergyPass(self.meter, wait=self._wait, deadline_s=deadline_s)
         failures: list[str] = []
+        left_s = deadline_s - time.monotonic()
+        if left_s < PASS_S:
+            failures.append(
+                f"the job had {max(0.0, left_s):.0f} s left, where {PASS_S:.0f} s are expected; raise its time limit"
+            )
 
         def look(sample: Callable[[], None]) -> None:
             if failures:

@@ -110,14 +110,14 @@ class WorkerProcess:
                 stream.close()
         self._folder.cleanup()
 
-    def greet(self) -> RuntimeDescription:
-        """Wait until the worker has imported its runtime and return what it found.
+    def greet(self, limit_s: float = START_LIMIT_S) -> RuntimeDescription:
+        """Wait, for so long at most, until the worker has imported its runtime and return what it found.
 
         Raises:
             RuntimeUnavailableError: If the runtime cannot be imported or the process is no worker.
         """
         try:
-            event = self._receive(time.monotonic() + START_LIMIT_S)
+            event = self._receive(time.monotonic() + limit_s)
         except WorkerDiedError as error:
             file = self._runtime.worker_file
             also = "" if file is None else f" and run '{file}'"
@@ -132,7 +132,7 @@ class WorkerProcess:
             ) from error
         except WorkerSilentError as error:
             raise RuntimeUnavailableError(
-                f"the worker under '{self._python}' did not import its runtime in {START_LIMIT_S:.0f} s"
+                f"the worker under '{self._python}' did not import its runtime in {limit_s:.0f} s"
             ) from error
         if event["event"] == "unavailable":
             raise RuntimeUnavailableError(

@@ -292,6 +292,21 @@ def test_meter_that_breaks_in_any_way_costs_the_energy_alone(tmp_path: Path, mon
     assert measurement.energy_absent_reason == "the passes beside the latency failed: the bus is gone"
 
 
+def test_energy_is_left_out_where_the_jobs_time_would_end_before_its_pass(tmp_path: Path):
+    begin_s = time.monotonic()
+    with laboratory(tmp_path) as lab:
+        build_ina2xx(lab.root)
+        measurement = lab.measure(energy=True, profile=True, time_limit_s=20.0)
+    assert time.monotonic() - begin_s < 20
+    assert measurement.latency.samples >= 64
+    assert measurement.operators
+    assert measurement.energy is None
+    assert re.fullmatch(
+        r"the job had 1\d s left, where 25 s are expected; raise its time limit",
+        measurement.energy_absent_reason,
+    )
+
+
 def test_passes_that_never_end_cost_no_figure(tmp_path: Path):
     with laboratory(tmp_path) as lab:
         lab.on_progress = lambda told: lab.worker().suspend() if told.phase is Phase.PROFILE else None
@@ -557,6 +572,32 @@ def test_job_that_was_cancelled_before_its_worker_started_measures_nothing(lab: 
     stop.request()
     assert failure(lab, stop=stop).reason is FailureReason.CANCELLED
     assert lab.progress == []
+
+
+SLOW_IMPORT = "import time\ntime.sleep(60)"
+
+
+def test_job_cancelled_while_its_runtime_is_imported_ends_there(tmp_path: Path):
+    stop = StopSignal()
+    threading.Timer(1.0, stop.request).start()
+    begin_s = time.monotonic()
+    with laboratory(tmp_path, worker_python=python_that(tmp_path, SLOW_IMPORT)) as lab:
+        assert failure(lab, stop=stop).reason is FailureReason.CANCELLED
+    assert time.monotonic() - begin_s < 10
+    assert workers() == []
+
+
+def test_time_limit_holds_while_the_runtime_is_imported(tmp_path: Path):
+    begin_s = time.monotonic()
+    with laboratory(tmp_path, worker_python=python_that(tmp_path, SLOW_IMPORT)) as lab:
+        error = failure(lab, time_limit_s=1.0)
+    assert error.reason is FailureReason.TIMED_OUT
+    assert str(error) == (
+        "the runtime was still being imported at the job's time limit of 1 s; "
+        "raise time_limit_s and the agent's --job-timeout-s"
+    )
+    assert time.monotonic() - begin_s < 10
+    assert workers() == []
 
 
 def test_callers_time_limit_ends_a_job(lab: Laboratory):

@@ -55,12 +55,20 @@ class FakeMeter:
 class Laboratory:
     """A board that draws more while a worker runs inferences, each of 20 ms."""
 
-    def __init__(self, idle_mw: float = IDLE_MW, active_mw: float = ACTIVE_MW, **meter: object) -> None:
+    def __init__(
+        self,
+        idle_mw: float = IDLE_MW,
+        active_mw: float = ACTIVE_MW,
+        deadline_s: float = float("inf"),
+        **meter: object,
+    ) -> None:
         self.time = FakeTime()
         self.begin_s = self.end_s = float("inf")
         self.idle_mw, self.active_mw = idle_mw, active_mw
         self.meter = FakeMeter(self.time, self.power_mw, **meter)
-        self.energy = EnergyPass(self.meter, clock=self.time.clock, wait=self.time.wait)
+        self.energy = EnergyPass(
+            self.meter, deadline_s=deadline_s, clock=self.time.clock, wait=self.time.wait
+        )
 
     def power_mw(self, time_s: float) -> float:
         return self.active_mw if self.begin_s <= time_s < self.end_s else self.idle_mw
@@ -272,6 +280,14 @@ def test_pause_before_the_inferences_is_nothing_missed():
     laboratory.energy.idle()
     window = InferenceWindow(begin_s=laboratory.begin_s, end_s=laboratory.end_s, inferences=500)
     assert laboratory.energy.result(window, Source()).net_mj == pytest.approx(40, rel=0.02)
+
+
+def test_pass_for_a_slow_sensor_ends_before_its_deadline():
+    """One value in two seconds: fifty of them would take longer than a pass may."""
+    laboratory = Laboratory(deadline_s=140.0, period_s=2.0)
+    window = laboratory.run()
+    assert 130 < laboratory.time.now_s <= 140
+    assert "new values in" in laboratory.refusal(window)
 
 
 def test_pass_without_its_second_idle_gives_no_energy():
