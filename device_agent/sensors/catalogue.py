@@ -4,32 +4,25 @@ Best is what covers most and is nobody's guess: a chip in the supply line, then 
 the counters of the processor or of a graphics card, whichever runs the model, then a battery, which must not
 be charged meanwhile.
 
-A third party adds a source with an entry point of the group `edgenas.sensors`, which names a class or a
-function that takes nothing and returns a `PowerSource`. Whoever installs one wants it used: it comes first.
+Whoever installs a third party's source wants it used: it comes first.
 """
 
-import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from device_agent.board.files import read_text
 from device_agent.errors import SensorError
 from device_agent.sensors import modelled, rapl
-from device_agent.sensors.base import PowerMeter, PowerSource, Scope, SensorMissingError
+from device_agent.sensors.base import PowerSource, Scope, SensorMissingError
 from device_agent.sensors.battery import Battery
 from device_agent.sensors.ina2xx_hwmon import Ina2xx
 from device_agent.sensors.jetson_ina3221_hwmon import JetsonHwmon
 from device_agent.sensors.jetson_ina3221_iio import JetsonIio
 from device_agent.sensors.nvml import Nvml
 from device_agent.sensors.raspberry_pi_pmic import LinearCalibration, RaspberryPiPmic, older_pi
+from device_agent.sensors.third_party import third_party_sources
 from device_agent.text import shown
-
-logger = logging.getLogger(__name__)
-
-ENTRY_POINTS = "edgenas.sensors"
 
 # Of some there may be several on a board, and a name such as `ina2xx:1-0040` picks one.
 PICKED: dict[str, Callable[[str], PowerSource]] = {
@@ -46,7 +39,7 @@ def known_sources(calibration: LinearCalibration | None = None) -> tuple[PowerSo
         calibration: The user's own line for the rails of a Raspberry Pi 5.
     """
     return (
-        *map(_third_party, entry_points(group=ENTRY_POINTS)),
+        *third_party_sources(),
         Ina2xx(),
         JetsonHwmon(),
         JetsonIio(),
@@ -172,31 +165,3 @@ def _obstacle(source: PowerSource, root: Path) -> str | None:
         return str(error)
     # It opens, so it is there; a reading is what fails.
     return source.absent_reason(root)
-
-
-def _third_party(entry: EntryPoint) -> PowerSource:
-    try:
-        source: PowerSource = entry.load()()
-    except Exception as error:
-        # Whatever a stranger's package raises must not keep the agent from its own sensors.
-        logger.warning("power source %s of the entry point %s fails", entry.name, entry.value, exc_info=True)
-        return BrokenSource(name=entry.name, reason=f"{entry.value} fails with {error!r}")
-    return source
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokenSource:
-    """Stands for a third party's source that cannot even be made."""
-
-    name: str
-    reason: str
-    scope: Scope = field(default=Scope.BOARD, init=False)
-    calibration: str = field(default="", init=False)
-
-    def absent_reason(self, root: Path) -> str | None:
-        """Return why."""
-        return f"{' '.join(self.reason.split())}; update the package that brings it, or remove it"
-
-    def open(self, root: Path) -> PowerMeter:
-        """Raise SensorError."""
-        raise SensorError(str(self.absent_reason(root)))

@@ -38,6 +38,19 @@ class Plug:
     def absent_reason(self, root: Path): return None
     def open(self, root: Path): return Meter()
 
+class Dark(Plug):
+    name = "dark"
+    def absent_reason(self, root): raise PermissionError("/dev/i2c-1")
+    def open(self, root): raise OSError("i2c bus\\nis gone")
+
+class Dying(Plug):
+    name = "dying"
+    def open(self, root): return DyingMeter()
+
+class DyingMeter(Meter):
+    def read(self): raise ValueError("no number")
+    def close(self): raise OSError("gone")
+
 def broken():
     raise RuntimeError("no licence\\nfor the plug")
 """
@@ -62,7 +75,7 @@ def refusal(root: Path, wanted: str = "", *, on_gpu: bool = False) -> str:
 
 @pytest.fixture
 def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a distribution that brings a power source and one that does not work."""
+    """Install a distribution that brings a power source and some that do not work."""
     folder = tmp_path / "site"
     write(
         folder,
@@ -70,7 +83,8 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "edgenas_gift.py": GIFT,
             "gift-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: gift\nVersion: 1.0",
             "gift-1.0.dist-info/entry_points.txt": (
-                "[edgenas.sensors]\nplug = edgenas_gift:Plug\nclamp = edgenas_gift:broken"
+                "[edgenas.sensors]\nplug = edgenas_gift:Plug\nclamp = edgenas_gift:broken\n"
+                "dark = edgenas_gift:Dark\ndying = edgenas_gift:Dying"
             ),
         },
     )
@@ -271,3 +285,20 @@ def test_source_of_a_third_party_that_fails_is_told_and_harms_nobody(tmp_path: P
         " update the package that brings it, or remove it"
     )
     assert "power source 'clamp' cannot be read: edgenas_gift:broken fails" in refusal(tmp_path, "clamp")
+
+
+REMEDY = "update the package that brings it, or remove it"
+
+
+@pytest.mark.usefixtures("third_party")
+def test_whatever_a_source_of_a_third_party_raises_is_told(tmp_path: Path):
+    sources = {source.name: source for source in known_sources()}
+    reasons = {source.name: reason for source, reason in survey(tmp_path)}
+    assert reasons["dark"] == f"edgenas_gift:Dark fails with PermissionError('/dev/i2c-1'); {REMEDY}"
+    with pytest.raises(SensorError, match=r"edgenas_gift:Dark fails with OSError\('i2c bus.*is gone'\)"):
+        sources["dark"].open(tmp_path)
+    meter = sources["dying"].open(tmp_path)
+    with pytest.raises(SensorError, match=r"edgenas_gift:Dying fails with ValueError\('no number'\)"):
+        meter.read()
+    with pytest.raises(SensorError, match=r"edgenas_gift:Dying fails with OSError"):
+        meter.close()
