@@ -1,6 +1,7 @@
 """Whether injected disturbances are flagged, and how many undisturbed runs are flagged all the same.
 
-Every job is one attempt (no retries). A disturbance begins somewhere within the timed part:
+Every job is one attempt (no retries). A disturbance begins at a random moment of the ten seconds that a timed part
+takes at least, its pauses left out:
 
     hog      a process that computes without end, on top of the job's own threads
     pause    the worker is stopped for 0.3 s, as a swapped-out or suspended process is
@@ -9,9 +10,14 @@ Every job is one attempt (no retries). A disturbance begins somewhere within the
 
 Asked: at least 95 % flagged; under 5 % false alarms among the undisturbed. A flag on an undisturbed run may
 still be true, since a shared machine disturbs by itself. So right before and after each undisturbed run the model is
-timed by a bare loop, and an alarm counts as confirmed where the bare loops differ from their own median over
-all rounds by more than 2 %, or the hypervisor's steal time passed its bound, or one of `UNSTABLE` where over 5 %
-of a bare loop are severe outliers as well.
+timed by a bare loop, and an alarm counts as confirmed
+
+    CANARY    where the bare loops differ by more than 2 % from their own median over all rounds, in its direction
+    DRIFT     where they differ by more than 3 % from each other
+    UNSTABLE  where over 5 % of one of them are severe outliers as well
+    NOISE     where the hypervisor's steal time passed its bound
+
+The bare loops wait for no faster moment. How often they would have confirmed a `CANARY` that was not there is told.
 """
 
 import contextlib
@@ -33,8 +39,10 @@ from pathlib import Path
 import laboratory as lab
 from edgenas.v1 import benchmark_pb2
 
-from device_agent.measuring.flags import SEVERE_SHARE
+from device_agent.measuring.flags import CANARY_SHARE, DRIFT_SHARE, SEVERE_SHARE, STEAL_PERCENT
 
+# The agent looks at the board for some milliseconds before the first sample is taken.
+WHEN_S = (0.3, 9.5)
 FULL_MHZ, CAPPED_MHZ = 2400, 1800
 PAUSE_S = 0.3
 PIDFD_OPEN, PROCESS_MADVISE, MADV_PAGEOUT = 434, 440, 21
@@ -124,34 +132,57 @@ KINDS: dict[str, Callable[[int, Tree], contextlib.AbstractContextManager[None]]]
 
 
 def disturbed(agent: lab.Agent, sha256: str, threads: int, kind: str, tree: Tree):
-    """Return the measurement of a job that is disturbed some time after its timed part began, in none of its pauses."""
-    # Nothing is timed in a pause.
-    timed_since_s = math.inf
-    disturbing: threading.Thread | None = None
+    """Return the measurement of a job that is disturbed in its timed part, and in none of its pauses."""
+    timed = TimedPart()
+    moment_s = random.uniform(*WHEN_S)
     with contextlib.ExitStack() as stack:
 
         def disturb(pid: int) -> None:
-            # The agent looks at the board for some milliseconds before the first sample is taken.
-            delay_s = random.uniform(0.3, 1.8)
-            while time.monotonic() - timed_since_s < delay_s:
+            while not timed.over:
+                if timed.seconds() >= moment_s:
+                    stack.enter_context(KINDS[kind](pid, tree))
+                    return
                 time.sleep(0.01)
-            stack.enter_context(KINDS[kind](pid, tree))
 
+        disturbing: threading.Thread | None = None
         for event in lab.ask(agent, sha256, threads):
             if event.progress.phase == benchmark_pb2.BENCHMARK_PHASE_MEASURE:
-                timed_since_s = time.monotonic()
+                timed.begin()
                 if disturbing is None:
                     (worker,) = agent.workers()
                     disturbing = threading.Thread(target=disturb, args=(worker.pid,), daemon=True)
                     disturbing.start()
             elif event.HasField("progress"):
-                timed_since_s = math.inf
+                timed.end()
             if event.HasField("failure"):
                 raise SystemExit(f"the agent could not measure: {event.failure.message}")
-        timed_since_s = -math.inf
+        timed.over = True
         if disturbing is not None:
             disturbing.join()
+        if timed.seconds() < moment_s:
+            raise SystemExit(
+                f"the timed part took {timed.seconds():.1f} s; expected {moment_s:.1f} s or more"
+            )
     return event.result.measurement
+
+
+class TimedPart:
+    """How long a job has been timed, its pauses left out."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._before_s = 0.0
+        self._since_s: float | None = None
+
+    def begin(self) -> None:
+        self._since_s = time.monotonic()
+
+    def end(self) -> None:
+        self._before_s = self.seconds()
+        self._since_s = None
+
+    def seconds(self) -> float:
+        return self._before_s + (0.0 if self._since_s is None else time.monotonic() - self._since_s)
 
 
 @dataclass(frozen=True)
@@ -160,14 +191,26 @@ class Calm:
 
     model: str
     flags: list[str]
+    canary_off: float
     steal_percent: float
-    bare_ms: float
+    bare_ms: tuple[float, float]
     bare_severe_share: float
 
+    def bare_off(self, usual_ms: float) -> float:
+        """Return how much longer the bare loops took than usual, as a share of it."""
+        return math.sqrt(math.prod(self.bare_ms)) / usual_ms - 1
+
     def confirmed(self, usual_ms: float) -> bool:
-        """Tell whether something else than the agent saw the machine disturbed."""
-        scattered = "UNSTABLE" in self.flags and self.bare_severe_share > SEVERE_SHARE
-        return abs(self.bare_ms / usual_ms - 1) > 0.02 or self.steal_percent > 1 or scattered
+        """Tell whether something else than the agent saw the machine disturbed, and in the same way."""
+        off = math.copysign(self.bare_off(usual_ms), self.bare_off(usual_ms) * self.canary_off)
+        first_ms, last_ms = self.bare_ms
+        seen = {
+            "CANARY": off > CANARY_SHARE,
+            "DRIFT": abs(last_ms / first_ms - 1) > DRIFT_SHARE,
+            "UNSTABLE": self.bare_severe_share > SEVERE_SHARE,
+            "NOISE": self.steal_percent > STEAL_PERCENT,
+        }
+        return any(seen.get(flag, False) for flag in self.flags)
 
 
 def main() -> None:
@@ -190,8 +233,9 @@ def main() -> None:
                     Calm(
                         model=model.name,
                         flags=lab.contaminating(run),
+                        canary_off=run.canary.median_ms / run.canary.baseline_ms - 1,
                         steal_percent=run.interference.steal_percent,
-                        bare_ms=math.sqrt(before[0] * after[0]),
+                        bare_ms=(before[0], after[0]),
                         bare_severe_share=max(before[1], after[1]),
                     )
                 )
@@ -225,19 +269,24 @@ def main() -> None:
 
 def report_calm(calm: list[Calm]) -> None:
     usual_ms = {
-        name: statistics.median(run.bare_ms for run in calm if run.model == name)
+        name: statistics.median(bare_ms for run in calm if run.model == name for bare_ms in run.bare_ms)
         for name in {run.model for run in calm}
     }
     alarms = [run for run in calm if run.flags]
     false = [run for run in alarms if not run.confirmed(usual_ms[run.model])]
     print(
         f"  undisturbed: {len(alarms)} of {len(calm)} flagged ({100 * len(alarms) / len(calm):.0f} %), of which "
-        f"{len(alarms) - len(false)} confirmed by bare loops or steal time; false alarms {len(false)} "
-        f"({100 * len(false) / len(calm):.0f} %)"
+        f"{len(alarms) - len(false)} confirmed; false alarms {len(false)} ({100 * len(false) / len(calm):.0f} %)"
+    )
+    quiet = [run for run in calm if not run.flags]
+    off = sum(abs(run.bare_off(usual_ms[run.model])) > CANARY_SHARE for run in quiet)
+    print(
+        f"    of the {len(quiet)} without a flag the bare loops were over {100 * CANARY_SHARE:g} % off around {off}"
     )
     for run in alarms:
         print(
-            f"    {run.model}: {', '.join(run.flags)}; bare loop {100 * (run.bare_ms / usual_ms[run.model] - 1):+.1f} %, "
+            f"    {run.model}: {', '.join(run.flags)} ({100 * run.canary_off:+.1f} %); bare loops "
+            f"{100 * run.bare_off(usual_ms[run.model]):+.1f} %, from first to last {100 * (run.bare_ms[1] / run.bare_ms[0] - 1):+.1f} %, "
             f"{100 * run.bare_severe_share:.1f} % severe outliers, steal {run.steal_percent:.1f} %"
         )
 

@@ -1,8 +1,8 @@
 """What the agent itself costs: time beyond a job's own, and memory and processor while idle.
 
 Jobs: one model again and again, cached, full mode, one attempt, back to back. Overhead of a job = time from asking
-to the result, less the gate, the warm-up and the timed samples; the reference model's turns, which the protocol
-asks for, are told apart. Asked: under 1 s.
+to the result, less the gate with the pauses of the timed part, the warm-up and the timed samples; the reference
+model's inferences, which the protocol asks for, are told apart. Asked: under 1 s.
 
 Idle: the agent and all its processes after the waiting worker was let go (60 s without a job). Asked: under
 60 MB resident, under 1 % of a core.
@@ -13,7 +13,6 @@ import time
 
 import laboratory as lab
 import psutil
-from edgenas.v1 import benchmark_pb2
 
 # The agent lets its waiting worker go after a minute.
 SETTLE_S = 65
@@ -33,7 +32,7 @@ def main() -> None:
             canary = statistics.median(row[1] for row in rows)
             print(
                 f"  {model.name:15} {total:.2f} s a job beyond gate, warm-up and samples (n = {len(rows)}, "
-                f"largest {max(row[0] for row in rows):.2f} s), of which the reference model {canary:.2f} s"
+                f"largest {max(row[0] for row in rows):.2f} s), of which the reference model's inferences {canary:.2f} s"
             )
         time.sleep(SETTLE_S)
         processes = [psutil.Process(agent.process.pid)]
@@ -54,22 +53,13 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 def overhead_s(agent: lab.Agent, sha256: str, threads: int) -> tuple[float, float]:
-    """Return what a job took beyond its own parts in seconds, and how much of it the reference model."""
-    begin = time.monotonic()
-    canary_begin = canary = 0.0
-    for event in lab.ask(agent, sha256, threads):
-        if event.progress.phase == benchmark_pb2.BENCHMARK_PHASE_CANARY:
-            canary_begin = time.monotonic()
-        if event.progress.phase == benchmark_pb2.BENCHMARK_PHASE_MEASURE:
-            canary = time.monotonic() - canary_begin
-            measure_begin = time.monotonic()
-    took = time.monotonic() - begin
-    found = event.result.measurement
-    samples_s = sum(found.samples_ms) / 1e3
-    grouped = found.grouped
-    samples_s += grouped.median_ms * grouped.inferences_per_group * grouped.groups / 1e3
-    canary += time.monotonic() - measure_begin - samples_s
-    return took - found.gate_wait_s - sum(found.warmup_ms) / 1e3 - samples_s, canary
+    """Return what a job took beyond its own parts in seconds, and how much of it the reference model's inferences."""
+    begin_s = time.monotonic()
+    found = lab.measure(agent, sha256, threads)
+    took_s = time.monotonic() - begin_s
+    own_s = (sum(found.warmup_ms) + sum(found.samples_ms) + sum(found.groups_ms)) / 1e3 + found.gate_wait_s
+    canary_s = sum(sum(turn.latencies_ms) for turn in found.canary_turns) / 1e3
+    return took_s - own_s, canary_s
 
 
 if __name__ == "__main__":

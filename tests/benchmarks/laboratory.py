@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "device_agent"))
 from agent_harness import FULL, SEARCH, Agent, running_agent, spec
 from edgenas.v1 import benchmark_pb2, measurement_pb2
 
+from device_agent.benchmark import CONTAMINATING
 from device_agent.measuring.flags import span_means
 from device_agent.measuring.latency import count_outliers
 from device_agent.worker import median
 
 BIG_MODELS = ("mobilenet_v2", "squeezenet1_1", "resnet18")
 SMALL_MODEL = "small"
-CONTAMINATING = ("THROTTLED", "FREQ", "DRIFT", "NOISE", "MEM", "UNSTABLE", "CANARY")
 
 # The loop that anybody would write to time a model by hand.
 BARE_LOOP = """
@@ -174,7 +174,7 @@ def flags(measurement: measurement_pb2.Measurement) -> list[str]:
 
 def contaminating(measurement: measurement_pb2.Measurement) -> list[str]:
     """Return the names of those flags that say that something disturbed the figures."""
-    return [flag for flag in flags(measurement) if flag in CONTAMINATING]
+    return [flag for flag in flags(measurement) if flag in {known.name for known in CONTAMINATING}]
 
 
 def log(path: Path | None, **figures: object) -> None:

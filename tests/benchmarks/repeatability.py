@@ -38,6 +38,10 @@ def main() -> None:
     report("pairs without a flag, raw medians", clean, raw, 0.01)
     report("pairs without a contaminating flag, raw medians", uncontaminated, raw, 0.01)
     report("all pairs, drift-corrected", everything, corrected, 0.03)
+    raw_runs = sum(not run.HasField("drift_corrected_ms") for runs in everything for run in runs)
+    print(
+        f"    of which {raw_runs} of {2 * len(pairs)} runs have no corrected figure and count with their raw one"
+    )
     report("all pairs, raw medians", everything, raw, 0.03)
     counts: dict[str, int] = {}
     for runs in everything:
