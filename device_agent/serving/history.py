@@ -164,7 +164,9 @@ class History:
             for statement in statements:
                 self._database.execute(statement)
         except sqlite3.Error:
-            self._database.execute("ROLLBACK")
+            # A full disk ends the transaction by itself.
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
 
@@ -226,7 +228,6 @@ class History:
                 removed += 1
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
-            # A full disk ends the transaction by itself.
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             logger.warning("cannot remove the oldest benchmarks from the history '%s': %s", self._path, error)
