@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-# Samples are taken for a minute at most, and an energy pass may wait as long for a slow sensor.
+# Samples are taken for a minute at most, and an energy pass may wait as long for a slow sensor. A model of more than
+# ten seconds an inference takes longer: what is let in then is flagged as what it is, others' work.
 TIMED_S = 90.0
 
 

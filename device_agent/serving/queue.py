@@ -117,7 +117,7 @@ class BenchmarkQueue:
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._failed: deque[str] = deque(maxlen=REMEMBERED_FAILURES)
-        self._timing = False
+        self._measuring = False
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="benchmarks", daemon=True)
 
@@ -197,20 +197,20 @@ class BenchmarkQueue:
         with self._changed:
             return len(self._waiting) + (self._running is not None)
 
-    def pause_while_timing(self, closed: threading.Event, interval_s: float) -> bool:
-        """Wait an interval, and longer while a model is timed; return False once `closed` or stopping.
+    def pause_while_measuring(self, closed: threading.Event, interval_s: float) -> bool:
+        """Wait an interval, and longer while a job has the board; return False once `closed` or stopping.
 
         Whoever sets `closed` calls `wake()` after it.
         """
         with self._changed:
             self._changed.wait_for(lambda: closed.is_set() or self._stopping, timeout=interval_s)
-            self._changed.wait_for(lambda: closed.is_set() or self._stopping or not self._timing)
+            self._changed.wait_for(lambda: closed.is_set() or self._stopping or not self._measuring)
             return not (closed.is_set() or self._stopping)
 
-    def timing(self) -> bool:
+    def measuring(self) -> bool:
         """Return whether a job has the board."""
         with self._changed:
-            return self._timing
+            return self._measuring
 
     def wake(self) -> None:
         """Have every waiting thread look again at what it waits for."""
@@ -271,7 +271,7 @@ class BenchmarkQueue:
             if self._stopping:
                 return None
             job = self._running = self._waiting.popleft()
-            self._timing = True
+            self._measuring = True
             self._announce(job, Started())
             self._announce_positions()
             return job
@@ -296,7 +296,7 @@ class BenchmarkQueue:
             self._models.let_go(request.model_sha256)
         with self._changed:
             self._running = None
-            self._timing = False
+            self._measuring = False
             if self._stopping and isinstance(outcome, Failed):
                 outcome = AgentStoppingError("the agent shut down while the benchmark ran; ask again")
             if isinstance(outcome, CallError):

@@ -92,7 +92,7 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
 
     def _power_sources(self) -> Sequence[tuple[PowerSource, str | None]]:
         """Return the sources as they are now; as they were where looking, which reads them, would disturb a job."""
-        if not self._queue.timing():
+        if not self._queue.measuring():
             self._sources = self._survey()
         return self._sources
 
@@ -126,14 +126,14 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
             config = self._measurer.config
             with self._slots.taken():
                 # To open a sensor is to read it.
-                if self._queue.pause_while_timing(closed, 0.0):
+                if self._queue.pause_while_measuring(closed, 0.0):
                     power = PowerWatch(config.root, config.power.source, config.power.sources())
                     with contextlib.closing(power):
                         sampler = TelemetrySampler(config.root, power.power_mw)
                         watching = True
                         while watching:
                             yield answers.telemetry_to_wire(sampler.sample(self._queue.jobs()))
-                            watching = self._queue.pause_while_timing(closed, interval_s)
+                            watching = self._queue.pause_while_measuring(closed, interval_s)
             if not closed.is_set():
                 raise AgentStoppingError("the agent is shutting down; watch again when it is back")
 

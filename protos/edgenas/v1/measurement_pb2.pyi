@@ -157,7 +157,7 @@ class Measurement(google.protobuf.message.Message):
     """
     drift_corrected_ms: builtins.float
     """`latency.median_ms` as it would have been at the canary's baseline speed. Absent without a baseline, and
-    where the canary was more than 10 % off it most of the time: models feel a large change differently.
+    where the canary was within 10 % of it less than a quarter of the time: models feel a large change differently.
     """
     gpu_peak_bytes: builtins.int
     """Largest memory that the runtime allocated on the GPU, in bytes. Absent where none was used."""
@@ -334,7 +334,7 @@ class Canary(google.protobuf.message.Message):
     """Its first and its last turn; those that stand between two pauses, beside no sample, do not count."""
     after_ms: builtins.float
     baseline_ms: builtins.float
-    """What it takes on this board when nothing disturbs it; absent until enough jobs have told."""
+    """What it takes on this board when nothing disturbs it; absent until an undisturbed job has told."""
     median_ms: builtins.float
     """Over all of them: what the flag compares with the baseline."""
     def __init__(
