@@ -12,14 +12,16 @@ Asked: at least 95 % flagged; under 5 % false alarms among the undisturbed. A fl
 still be true, since a shared machine disturbs by itself. So right before and after each undisturbed run the model is
 timed by a bare loop, and an alarm counts as confirmed
 
-    CANARY    where the bare loops differ by more than 2 % from their own median over all rounds, in its direction
-    DRIFT     where they differ by more than 3 % from each other
-    UNSTABLE  where over 5 % of one of them are severe outliers as well
+    CANARY    where the run's own median, or the bare loops, differ by more than 2 % from their median over all
+              undisturbed rounds, in its direction: something slowed more down than the reference model
+    DRIFT     where the bare loops differ by more than 3 % from each other
+    UNSTABLE  where a bare loop scatters as much
     NOISE     where the hypervisor's steal time passed its bound
 
-The bare loops wait for no faster moment. How often they would have confirmed a `CANARY` that was not there is told.
+The bare loops wait for no faster moment. How often all this would have confirmed a `CANARY` that was not there is told.
 """
 
+import argparse
 import contextlib
 import ctypes
 import math
@@ -32,14 +34,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import laboratory as lab
 from edgenas.v1 import benchmark_pb2
 
-from device_agent.measuring.flags import CANARY_SHARE, DRIFT_SHARE, SEVERE_SHARE, STEAL_PERCENT
+from device_agent.measuring.flags import CANARY_SHARE, DRIFT_SHARE, STEAL_PERCENT
 
 # The agent looks at the board for some milliseconds before the first sample is taken.
 WHEN_S = (0.3, 9.5)
@@ -191,103 +193,132 @@ class Calm:
 
     model: str
     flags: list[str]
+    median_ms: float
     canary_off: float
     steal_percent: float
-    bare_ms: tuple[float, float]
-    bare_severe_share: float
+    bare: tuple[lab.BareLoop, lab.BareLoop]
 
-    def bare_off(self, usual_ms: float) -> float:
-        """Return how much longer the bare loops took than usual, as a share of it."""
-        return math.sqrt(math.prod(self.bare_ms)) / usual_ms - 1
-
-    def confirmed(self, usual_ms: float) -> bool:
-        """Tell whether something else than the agent saw the machine disturbed, and in the same way."""
-        off = math.copysign(self.bare_off(usual_ms), self.bare_off(usual_ms) * self.canary_off)
-        first_ms, last_ms = self.bare_ms
+    def confirmed(self, usual: "Usual") -> bool:
+        """Tell whether something else than what raised a flag saw the machine disturbed, and in the same way."""
         seen = {
-            "CANARY": off > CANARY_SHARE,
-            "DRIFT": abs(last_ms / first_ms - 1) > DRIFT_SHARE,
-            "UNSTABLE": self.bare_severe_share > SEVERE_SHARE,
+            "CANARY": self.elsewhere_off(usual, math.copysign(1.0, self.canary_off)),
+            "DRIFT": abs(self.bare_change) > DRIFT_SHARE,
+            "UNSTABLE": any(loop.unstable for loop in self.bare),
             "NOISE": self.steal_percent > STEAL_PERCENT,
         }
         return any(seen.get(flag, False) for flag in self.flags)
 
+    @property
+    def bare_change(self) -> float:
+        """From the bare loop before to the one after, as a share."""
+        before, after = self.bare
+        return after.median_ms / before.median_ms - 1
+
+    def elsewhere_off(self, usual: "Usual", sign: float) -> bool:
+        """Tell whether the model, here or in a bare loop, was that much slower (sign 1) or faster (sign -1)."""
+        return any(sign * off > CANARY_SHARE for off in (usual.own_off(self), usual.bare_off(self)))
+
+
+class Usual:
+    """What each model takes in undisturbed runs, and in bare loops around them."""
+
+    def __init__(self, calm: list[Calm]) -> None:
+        def medians(times_ms: Callable[[Calm], Iterable[float]]) -> dict[str, float]:
+            of_model: dict[str, list[float]] = {}
+            for run in calm:
+                of_model.setdefault(run.model, []).extend(times_ms(run))
+            return {name: statistics.median(found) for name, found in of_model.items()}
+
+        self._own_ms = medians(lambda run: [run.median_ms])
+        self._bare_ms = medians(lambda run: [loop.median_ms for loop in run.bare])
+
+    def own_off(self, run: Calm) -> float:
+        """Return how much longer a run's median is than usual, as a share of it."""
+        return run.median_ms / self._own_ms[run.model] - 1
+
+    def bare_off(self, run: Calm) -> float:
+        """Return how much longer the bare loops around a run took than usual, as a share of it."""
+        bare_ms = math.sqrt(math.prod(loop.median_ms for loop in run.bare))
+        return bare_ms / self._bare_ms[run.model] - 1
+
 
 def main() -> None:
     parser = lab.arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=10, help="runs of each kind; twice as many undisturbed")
+    parser.add_argument("--rounds", type=int, default=10, help="runs of each kind")
+    parser.add_argument("--undisturbed", type=int, help="undisturbed runs; twice --rounds if not given")
     options = parser.parse_args()
+    undisturbed = 2 * options.rounds if options.undisturbed is None else options.undisturbed
     random.seed(0)
-    found: dict[str, list[tuple[str, list[str]]]] = {kind: [] for kind in KINDS}
+    kinds = [kind for kind in KINDS if kind != "memory" or os.geteuid() == 0]
+    found: dict[str, list[tuple[str, list[str]]]] = {kind: [] for kind in kinds}
     calm: list[Calm] = []
     with tempfile.TemporaryDirectory() as folder, lab.models(options.models) as models:
         tree = Tree(Path(folder))
         with lab.agent("--retries", "0", "--root", folder) as agent:
             keys = {model.name: agent.upload(model.data) for model in models}
-            for number in range(2 * options.rounds):
+            for number in range(max(options.rounds, undisturbed)):
                 model = models[number % len(models)]
-                before = lab.bare_loop(model, options.threads, 1.5)
-                run = lab.measure(agent, keys[model.name], options.threads)
-                after = lab.bare_loop(model, options.threads, 1.5)
-                calm.append(
-                    Calm(
-                        model=model.name,
-                        flags=lab.contaminating(run),
-                        canary_off=run.canary.median_ms / run.canary.baseline_ms - 1,
-                        steal_percent=run.interference.steal_percent,
-                        bare_ms=(before[0], after[0]),
-                        bare_severe_share=max(before[1], after[1]),
-                    )
-                )
-                lab.log(options.log, kind="none", **asdict(calm[-1]),
-                        reasons=[entry.reason for entry in run.flag_reasons])  # fmt: skip
-                if number >= options.rounds:
-                    continue
-                for kind in KINDS:
-                    if kind == "memory" and os.geteuid():
-                        continue
+                if number < undisturbed:
+                    calm.append(left_alone(agent, keys[model.name], model, options))
+                for kind in kinds if number < options.rounds else ():
                     run = disturbed(agent, keys[model.name], options.threads, kind, tree)
                     found[kind].append((model.name, lab.contaminating(run)))
                     lab.log(options.log, kind=kind, model=model.name, flags=lab.flags(run),
                             reasons=[entry.reason for entry in run.flag_reasons])  # fmt: skip
     print(f"disturbances: {options.threads} thread(s), one attempt a job; {lab.machine()}")
-    total = hits = 0
+    if len(kinds) < len(KINDS):
+        print("  memory   not tried: needs root")
+    if options.rounds:
+        report_found(found)
+    if calm:
+        report_calm(calm)
+
+
+def left_alone(agent: lab.Agent, sha256: str, model: lab.Model, options: argparse.Namespace) -> Calm:
+    """Return an undisturbed run and the bare loops around it."""
+    before = lab.bare_loop(model, options.threads, 1.5)
+    run = lab.measure(agent, sha256, options.threads)
+    after = lab.bare_loop(model, options.threads, 1.5)
+    calm = Calm(
+        model=model.name,
+        flags=lab.contaminating(run),
+        median_ms=run.latency.median_ms,
+        canary_off=run.canary.median_ms / run.canary.baseline_ms - 1,
+        steal_percent=run.interference.steal_percent,
+        bare=(before, after),
+    )
+    lab.log(options.log, kind="none", **asdict(calm), reasons=[entry.reason for entry in run.flag_reasons])
+    return calm
+
+
+def report_found(found: dict[str, list[tuple[str, list[str]]]]) -> None:
     for kind, runs in found.items():
-        if not runs:
-            print(f"  {kind:8} not tried: needs root")
-            continue
         flagged = [flags for _, flags in runs if flags]
         expected = [flags for flags in flagged if EXPECTED[kind] in flags]
-        total, hits = total + len(runs), hits + len(flagged)
         missed = [name for name, flags in runs if not flags]
         print(
             f"  {kind:8} {len(flagged)} of {len(runs)} flagged, {len(expected)} with {EXPECTED[kind]}; missed: {missed or 'none'}"
         )
-    print(f"  found    {hits} of {total} ({100 * hits / total:.0f} %)")
-    report_calm(calm)
+    hits = [bool(flags) for runs in found.values() for _, flags in runs]
+    print(f"  found    {sum(hits)} of {len(hits)} ({100 * sum(hits) / len(hits):.0f} %)")
 
 
 def report_calm(calm: list[Calm]) -> None:
-    usual_ms = {
-        name: statistics.median(bare_ms for run in calm if run.model == name for bare_ms in run.bare_ms)
-        for name in {run.model for run in calm}
-    }
+    usual = Usual(calm)
     alarms = [run for run in calm if run.flags]
-    false = [run for run in alarms if not run.confirmed(usual_ms[run.model])]
+    false = [run for run in alarms if not run.confirmed(usual)]
     print(
         f"  undisturbed: {len(alarms)} of {len(calm)} flagged ({100 * len(alarms) / len(calm):.0f} %), of which "
         f"{len(alarms) - len(false)} confirmed; false alarms {len(false)} ({100 * len(false) / len(calm):.0f} %)"
     )
     quiet = [run for run in calm if not run.flags]
-    off = sum(abs(run.bare_off(usual_ms[run.model])) > CANARY_SHARE for run in quiet)
-    print(
-        f"    of the {len(quiet)} without a flag the bare loops were over {100 * CANARY_SHARE:g} % off around {off}"
-    )
+    off = sum(run.elsewhere_off(usual, 1.0) or run.elsewhere_off(usual, -1.0) for run in quiet)
+    print(f"    of the {len(quiet)} without a flag {off} would have been confirmed as slower or faster")
     for run in alarms:
         print(
-            f"    {run.model}: {', '.join(run.flags)} ({100 * run.canary_off:+.1f} %); bare loops "
-            f"{100 * run.bare_off(usual_ms[run.model]):+.1f} %, from first to last {100 * (run.bare_ms[1] / run.bare_ms[0] - 1):+.1f} %, "
-            f"{100 * run.bare_severe_share:.1f} % severe outliers, steal {run.steal_percent:.1f} %"
+            f"    {run.model}: {', '.join(run.flags)} ({100 * run.canary_off:+.1f} %); own median "
+            f"{100 * usual.own_off(run):+.1f} %; bare loops {100 * usual.bare_off(run):+.1f} %, from first to last {100 * run.bare_change:+.1f} %, "
+            f"{100 * max(loop.severe_share for loop in run.bare):.1f} % severe outliers, steal {run.steal_percent:.1f} %"
         )
 
 

@@ -25,7 +25,7 @@ from agent_harness import FULL, SEARCH, Agent, running_agent, spec
 from edgenas.v1 import benchmark_pb2, measurement_pb2
 
 from device_agent.benchmark import CONTAMINATING
-from device_agent.measuring.flags import span_means
+from device_agent.measuring.flags import SEVERE_SHARE, SPAN_MS, SPREAD_SHARE, relative_spread, span_means
 from device_agent.measuring.latency import count_outliers
 from device_agent.worker import median
 
@@ -120,8 +120,21 @@ def _export(folder: Path) -> list[Path]:
     return paths
 
 
-def bare_loop(model: Model, threads: int, seconds: float) -> tuple[float, float]:
-    """Run a bare loop of the runtime in a process of its own; return its median in ms and its share of severe outliers."""
+@dataclass(frozen=True)
+class BareLoop:
+    """What a bare loop found; its scatter as the agent's `UNSTABLE` sees it."""
+
+    median_ms: float
+    severe_share: float
+    spread: float
+
+    @property
+    def unstable(self) -> bool:
+        return self.severe_share > SEVERE_SHARE or self.spread >= SPREAD_SHARE
+
+
+def bare_loop(model: Model, threads: int, seconds: float) -> BareLoop:
+    """Run a bare loop of the runtime in a process of its own."""
     # As in the agent's workers: reporting to the maker would be a disturbance of its own.
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     command = [sys.executable, "-c", BARE_LOOP, str(model.path), str(threads), str(seconds)]
@@ -129,7 +142,11 @@ def bare_loop(model: Model, threads: int, seconds: float) -> tuple[float, float]
     samples_ms = json.loads(done.stdout)
     # Interrupts are outliers among inferences of less than a millisecond: means over about one are looked at.
     units = span_means(samples_ms, 1.0)
-    return median(samples_ms), count_outliers(units)[1] / len(units)
+    return BareLoop(
+        median_ms=median(samples_ms),
+        severe_share=count_outliers(units)[1] / len(units),
+        spread=relative_spread(span_means(units, SPAN_MS)),
+    )
 
 
 @contextlib.contextmanager

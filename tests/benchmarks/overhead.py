@@ -20,9 +20,9 @@ def main() -> None:
         keys = {model.name: agent.upload(model.data) for model in models}
         for number in range(options.rounds):
             for model in models:
-                bare = [lab.bare_loop(model, options.threads, 3.0)[0]] if number % 2 else []
+                before = lab.bare_loop(model, options.threads, 3.0) if number % 2 else None
                 found = lab.measure(agent, keys[model.name], options.threads)
-                bare_ms = (bare or [lab.bare_loop(model, options.threads, 3.0)[0]])[0]
+                bare_ms = (before or lab.bare_loop(model, options.threads, 3.0)).median_ms
                 ratios.setdefault(model.name, []).append(found.latency.median_ms / bare_ms)
                 lab.log(
                     options.log,
