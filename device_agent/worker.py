@@ -11,10 +11,11 @@ It speaks JSON, an object a line, and waits for the agent's word where the agent
     out  {"event": "ready", "library": "onnxruntime", "version": "1.23.0", "providers": [...]}
          or {"event": "unavailable", "message": ...} where the runtime cannot be imported
     in   a job: model_path, threads, cpu_affinity, provider, input_shapes, batch_size, input_data, seed, precision,
-         mode, memory_limit_bytes, canary_path, profile, energy
+         mode, memory_limit_bytes, canary_path, look, profile, energy
     out  {"event": "phase", "phase": "canary" | "load" | "warm_up" | "gate" | "measure" | "energy" | "profile",
           "detail": what is waited for, or ""} at any time
-    out  {"event": "settled", "canary_ns": ...}     warm, and running on untimed until the agent answers
+    out  {"event": "settled", "canary_ns": ..., "looked_s": ...}     warm, and running on untimed until the agent answers;
+                                  with what the reference model takes, and how long that look took, or null without `look`
     in   "again"                  after a pause it tells once more that it is settled
     or   "go" or "go LIMIT_S" or "go LIMIT_S USUAL_NS"     the timed part begins; with a limit it pauses while the reference
                                   model takes longer than usual, or than it did before, all in all no longer than that
@@ -1434,13 +1435,14 @@ class Series:
             repeat(self.run, AGAIN_WARMUP_S, 1)
             latencies = self.canary.latencies(CANARY_TURN_S)
             spent_s = time.monotonic() - begin_s
-        self.paused_s += spent_s
-        if median(latencies) > bound_ns:
-            self.vain_s = spent_s
         self.canary.turns.append(latencies)
         self.turn_ends.append(len(self.samples_ns))
         self.announce("measure", "")
         repeat(self.run, QUIET_S, 1)
+        spent_s = time.monotonic() - begin_s
+        self.paused_s += spent_s
+        if median(latencies) > bound_ns:
+            self.vain_s = spent_s
         # What happened in a pause is no disturbance, nor is the pause a stall.
         self.begin_window()
 
@@ -1711,7 +1713,9 @@ def measure_latency(
         agent.phase("canary")
         canary, absent_reason = memory.exclude(lambda: start_canary(job["canary_path"], job))
         while True:
-            agent.emit("settled", canary_ns=canary.look() if canary is not None else None)
+            begin_s = time.monotonic()
+            canary_ns = canary.look() if canary is not None and job["look"] else None
+            agent.emit("settled", canary_ns=canary_ns, looked_s=time.monotonic() - begin_s)
             word = agent.run_meanwhile(run)[0]
             if word != "again":
                 break

@@ -57,6 +57,7 @@ def run_job(
         "mode": "search",
         "memory_limit_bytes": None,
         "canary_path": str(CANARY_FILE),
+        "look": True,
         "profile": False,
         "energy": False,
     }

@@ -168,20 +168,22 @@ class Bench:
             BenchmarkFailedError: If the model cannot be measured or the worker ends.
         """
         free_bytes = available_memory_bytes(self._root)
+        speed_limit_s = min(speed_limit_s, RULES[spec.mode.value].speed_patience_s)
         job = job_message(
             spec,
             model_path=model_path,
             canary_path=CANARY_FILE,
+            look=speed_limit_s > 0,
             memory_limit_bytes=None if free_bytes is None else int(MEMORY_SHARE * free_bytes),
             energy=energy,
         )
         key = self._key(spec, library)
-        speed_limit_s = min(speed_limit_s, RULES[spec.mode.value].speed_patience_s)
         # The load and the first inference are timed as well.
         with self._window.open(LOAD_S):
             worker.begin(job, deadline_s=deadline_s, limit_s=limit_s)
             settled = worker.expect("settled", on_phase)
-        waited_s = self._speed_gate.wait(worker, settled["canary_ns"], key, speed_limit_s, on_phase)
+        waited_s = settled["looked_s"]
+        waited_s += self._speed_gate.wait(worker, settled["canary_ns"], key, speed_limit_s, on_phase)
         on_phase(Phase.MEASURE)
         with Stretches(self._window, lambda: read_load(self._root, (worker.pid,)), on_phase) as stretches:
             before = self._look(spec)

@@ -88,10 +88,11 @@ def job_message(
     *,
     model_path: Path,
     canary_path: Path,
+    look: bool,
     memory_limit_bytes: int | None,
     energy: bool,
 ) -> dict[str, object]:
-    """Return a job as the worker reads it."""
+    """Return a job as the worker reads it; `look` asks what the reference model takes before the timed part."""
     return {
         "model_path": str(model_path),
         "threads": spec.threads,
@@ -105,6 +106,7 @@ def job_message(
         "mode": spec.mode.value,
         "memory_limit_bytes": memory_limit_bytes,
         "canary_path": str(canary_path),
+        "look": look,
         "profile": spec.profile,
         "energy": energy,
     }
