@@ -23,8 +23,8 @@ IDLE_S = 5.0
 # The board's clock, its fan and meters that average over a second still show the load before.
 SETTLE_S = 1.0
 ACTIVE_S = 10.0
-# Both idle windows.
-AROUND_S = 2 * (SETTLE_S + IDLE_S)
+# What a pass takes with a sensor that is fast enough; some more for the looks around it.
+PASS_S = 2 * (SETTLE_S + IDLE_S) + ACTIVE_S + 3.0
 MIN_UPDATES = 50
 MAX_ACTIVE_S = 60.0
 
@@ -126,7 +126,7 @@ class EnergyPass:
     def wants_more(self, begin_s: float) -> bool:
         """Tell whether inferences that began then have to go on, for the sensor's sake; at most for 60 s."""
         now_s = self._clock()
-        if now_s - begin_s >= MAX_ACTIVE_S or now_s + AROUND_S / 2 + MAX_INTERVAL_S >= self._deadline_s:
+        if now_s - begin_s >= MAX_ACTIVE_S or now_s + SETTLE_S + IDLE_S + MAX_INTERVAL_S >= self._deadline_s:
             return False
         return now_s - begin_s < ACTIVE_S or self._updates(begin_s, now_s) < MIN_UPDATES
 

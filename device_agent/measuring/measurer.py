@@ -26,10 +26,11 @@ from device_agent.errors import (
 )
 from device_agent.measuring.attempt import Attempt, Bench, nothing_further
 from device_agent.measuring.baselines import Baselines
+from device_agent.measuring.energy import PASS_S as ENERGY_S
 from device_agent.measuring.gate import LIMIT_S as GATE_LIMIT_S
 from device_agent.measuring.gate import Gate, GateOutcome
 from device_agent.measuring.job import Job
-from device_agent.measuring.power import PASS_S, PowerOptions, PowerPlan, plan_power
+from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
 from device_agent.measuring.record import contaminating, flags_of, record_of
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.runtimes.catalogue import BROKEN, RUNTIMES, look_up, offered
@@ -265,7 +266,7 @@ class Measurer:
                 speed_limit_s=patience_s - gate.waited_s,
                 on_phase=job.phase,
             )
-            passes_s = (PASS_S if power.meter is not None else 0.0) + (PROFILE_S if spec.profile else 0.0)
+            passes_s = (ENERGY_S if power.meter is not None else 0.0) + (PROFILE_S if spec.profile else 0.0)
             if self._another_follows(job, found, passes_s):
                 skipped = nothing_further(spec, power, "the attempt that was to find out failed")
                 return replace(found, passes=skipped)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from device_agent.benchmark import BenchmarkSpec, EnergyReading
 from device_agent.errors import SensorError
-from device_agent.measuring.energy import ACTIVE_S, AROUND_S, EnergyPass, InferenceWindow
+from device_agent.measuring.energy import PASS_S, EnergyPass, InferenceWindow
 from device_agent.runtimes.catalogue import RUNTIMES
 from device_agent.runtimes.worker_process import OnPhase, WorkerProcess
 from device_agent.sensors import modelled
@@ -20,8 +20,6 @@ from device_agent.sensors.raspberry_pi_pmic import LinearCalibration
 logger = logging.getLogger(__name__)
 
 NOT_ASKED = "energy was not asked for"
-# What a pass takes with a sensor that is fast enough; some more for the looks around it.
-PASS_S = AROUND_S + ACTIVE_S + 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,9 @@ nothing and returns a `PowerSource`. Whatever a stranger's package raises become
 of a job, and neither its latency nor the agent.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -43,6 +45,16 @@ def _failure(where: str, error: Exception) -> SensorError:
     return SensorError(f"{where} fails with {text}; update the package that brings it, or remove it")
 
 
+@contextlib.contextmanager
+def _failing_as_a_sensor(where: str) -> Iterator[None]:
+    try:
+        yield
+    except SensorError:
+        raise
+    except Exception as error:
+        raise _failure(where, error) from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThirdPartySource:
     """A third party's source.
@@ -67,13 +79,9 @@ class ThirdPartySource:
 
     def open(self, root: Path) -> PowerMeter:
         """Return a meter, or raise SensorError."""
-        try:
+        with _failing_as_a_sensor(self.where):
             meter = self.source.open(root)
             return ThirdPartyMeter(covers=meter.covers, where=self.where, meter=meter)
-        except SensorError:
-            raise
-        except Exception as error:
-            raise _failure(self.where, error) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,21 +94,13 @@ class ThirdPartyMeter:
 
     def read(self) -> Reading:
         """Return a fresh reading, or raise SensorError."""
-        try:
+        with _failing_as_a_sensor(self.where):
             return self.meter.read()
-        except SensorError:
-            raise
-        except Exception as error:
-            raise _failure(self.where, error) from error
 
     def close(self) -> None:
         """Free what it holds, or raise SensorError."""
-        try:
+        with _failing_as_a_sensor(self.where):
             self.meter.close()
-        except SensorError:
-            raise
-        except Exception as error:
-            raise _failure(self.where, error) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,19 +156,25 @@ class History:
         if labels_in is not None:
             self._database.create_function("name_in", 1, lambda summary: labels_in(summary)[0])
             self._database.create_function("flagged_in", 1, lambda summary: labels_in(summary)[1])
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             # Asked once more: another process may have been faster.
             version = self._pragma("user_version")
             statements = {0: (*CREATE, *UPGRADE), 1: (*UPGRADE, FILL)}.get(version, ())
             for statement in statements:
                 self._database.execute(statement)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Change all of it or, where something fails, nothing of it."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
         except sqlite3.Error:
             # A full disk ends the transaction by itself.
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")
 
     def _pragma(self, name: str) -> int:
         (value,) = self._database.execute(f"PRAGMA {name}").fetchone()
@@ -223,13 +229,12 @@ class History:
         try:
             if self._used_bytes() <= self._limit_bytes:
                 return
-            self._database.execute("BEGIN IMMEDIATE")
-            while self._used_bytes() > self._limit_bytes and self._database.execute(REMOVE_OLDEST).rowcount:
-                removed += 1
-            self._database.execute("COMMIT")
+            with self._transaction():
+                while (
+                    self._used_bytes() > self._limit_bytes and self._database.execute(REMOVE_OLDEST).rowcount
+                ):
+                    removed += 1
         except sqlite3.Error as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
             logger.warning("cannot remove the oldest benchmarks from the history '%s': %s", self._path, error)
             return
         if removed:

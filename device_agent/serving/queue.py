@@ -117,7 +117,6 @@ class BenchmarkQueue:
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._failed: deque[str] = deque(maxlen=REMEMBERED_FAILURES)
-        self._measuring = False
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="benchmarks", daemon=True)
 
@@ -204,13 +203,13 @@ class BenchmarkQueue:
         """
         with self._changed:
             self._changed.wait_for(lambda: closed.is_set() or self._stopping, timeout=interval_s)
-            self._changed.wait_for(lambda: closed.is_set() or self._stopping or not self._measuring)
+            self._changed.wait_for(lambda: closed.is_set() or self._stopping or self._running is None)
             return not (closed.is_set() or self._stopping)
 
     def measuring(self) -> bool:
         """Return whether a job has the board."""
         with self._changed:
-            return self._measuring
+            return self._running is not None
 
     def wake(self) -> None:
         """Have every waiting thread look again at what it waits for."""
@@ -271,7 +270,6 @@ class BenchmarkQueue:
             if self._stopping:
                 return None
             job = self._running = self._waiting.popleft()
-            self._measuring = True
             self._announce(job, Started())
             self._announce_positions()
             return job
@@ -296,7 +294,6 @@ class BenchmarkQueue:
             self._models.let_go(request.model_sha256)
         with self._changed:
             self._running = None
-            self._measuring = False
             if self._stopping and isinstance(outcome, Failed):
                 outcome = AgentStoppingError("the agent shut down while the benchmark ran; ask again")
             if isinstance(outcome, CallError):

@@ -191,7 +191,8 @@ def flags(measurement: measurement_pb2.Measurement) -> list[str]:
 
 def contaminating(measurement: measurement_pb2.Measurement) -> list[str]:
     """Return the names of those flags that say that something disturbed the figures."""
-    return [flag for flag in flags(measurement) if flag in {known.name for known in CONTAMINATING}]
+    names = {flag.name for flag in CONTAMINATING}
+    return [flag for flag in flags(measurement) if flag in names]
 
 
 def log(path: Path | None, **figures: object) -> None:
