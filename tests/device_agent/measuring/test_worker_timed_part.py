@@ -64,8 +64,9 @@ class FakeClock:
 class FakeCanary(worker.Canary):
     """A reference model that runs by the fake clock."""
 
-    def __init__(self, run: Callable[[], None]) -> None:
+    def __init__(self, run: Callable[[], None], *, threads: int = 2) -> None:
         self.run = run
+        self.waits_for_rest = threads > 1
         self.turns = []
 
 
@@ -285,14 +286,14 @@ def test_model_of_any_speed_has_no_stalls_of_its_own(clock: FakeClock, latency_m
 
 
 @pytest.mark.parametrize(
-    ("spinning_ms", "waits_ms"),
-    [(0.0, (12, 24)), (35.0, (35, 60)), (5000.0, (300, 312))],
-    ids=["no threads", "threads", "never"],
+    ("threads", "spinning_ms", "waits_ms"),
+    [(2, 0.0, (12, 24)), (2, 35.0, (35, 60)), (2, 5000.0, (300, 312)), (1, 0.0, (0, 1))],
+    ids=["threads at rest", "threads", "never", "one thread"],
 )
 def test_reference_model_waits_for_the_model_s_threads_to_rest(
-    clock: FakeClock, spinning_ms: float, waits_ms: tuple[float, float]
+    clock: FakeClock, threads: int, spinning_ms: float, waits_ms: tuple[float, float]
 ):
-    canary = FakeCanary(clock.model(2.0))
+    canary = FakeCanary(clock.model(2.0), threads=threads)
     clock.model(5.0, spinning_ms=spinning_ms)()
     begin_ns = clock.now_ns
     canary.turn()
