@@ -13,7 +13,8 @@ from controller.core.trial import Trial
 from controller.delivery import generate
 from controller.devices.connect import connected, find_device
 from controller.evaluation import Board, devices_asked_for_energy, devices_named
-from controller.plan import Plan, algorithm_of, environment, goals, recorded, resolve, with_absolute_dataset
+from controller.goals import goals
+from controller.plan import Plan, algorithm_of, environment, recorded, resolve, with_absolute_dataset
 from controller.search import Progress, Search
 from controller.store.records import Run
 from controller.store.store import Store

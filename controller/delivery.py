@@ -14,11 +14,12 @@ from controller.config import search_config
 from controller.core.errors import NotFoundError
 from controller.core.measurement import Measurement, ModelFormat
 from controller.core.trial import Trial
+from controller.goals import run_objectives
 from controller.models.artifact import export
 from controller.models.module import NetworkModule
 from controller.pareto.front import front
 from controller.pareto.selection import select, select_weighted
-from controller.plan import DATASET_INFO, RECIPE, run_objectives, space_of
+from controller.plan import DATASET_INFO, RECIPE, space_of
 from controller.store.records import Run
 from controller.store.store import Store
 

@@ -13,14 +13,14 @@ import torch
 from pydantic import TypeAdapter
 
 from controller.algorithms import ALGORITHMS
-from controller.config import SearchConfig, home, search_config
+from controller.config import SearchConfig, home
 from controller.core.errors import ConfigurationError
 from controller.core.objective import Constraint, Objective
 from controller.core.plugins import find_plugin
 from controller.core.protocols import SearchAlgorithm, SearchSpace
+from controller.goals import goals
 from controller.search import Budget
 from controller.spaces import PRESETS, SPACES
-from controller.store.records import Run
 from controller.training.data import load_dataset
 from controller.training.dataset import Dataset, DatasetInfo
 from controller.training.recipe import TrainingRecipe
@@ -28,7 +28,6 @@ from controller.training.trainer import Trainer, detect_accelerator, detect_prec
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_OBJECTIVES = ("accuracy", "latency_ms", "peak_memory_mb")
 DATASET_INFO: TypeAdapter[DatasetInfo] = TypeAdapter(DatasetInfo)
 RECIPE: TypeAdapter[TrainingRecipe] = TypeAdapter(TrainingRecipe)
 _SMALL_DATASET = 5000  # training images; below, smaller steps and more epochs
@@ -76,25 +75,6 @@ def resolve(config: SearchConfig) -> Plan:
         space=space_of(config, dataset.info),
         trainer=Trainer(dataset, accelerator, precision),
     )
-
-
-def goals(config: SearchConfig) -> tuple[tuple[Objective, ...], tuple[Constraint, ...]]:
-    """Return what a search optimises and what it keeps to.
-
-    Raises:
-        ConfigurationError: If one of them is not understood, or given twice.
-    """
-    default = config.device[0] if config.device else None
-    objectives = [Objective.parse(text, default) for text in config.objectives or DEFAULT_OBJECTIVES]
-    repeated = [objective.key for objective in objectives if objectives.count(objective) > 1]
-    if repeated:
-        raise ConfigurationError(f"objective {repeated[0]!r} is given twice; expected each once")
-    return tuple(objectives), tuple(Constraint.parse(text, default) for text in config.constraints)
-
-
-def run_objectives(run: Run) -> tuple[Objective, ...]:
-    """Return what a run optimises."""
-    return goals(search_config(run.configuration["config"], f"run {run.id}"))[0]
 
 
 def with_absolute_dataset(config: SearchConfig) -> SearchConfig:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from controller.config import search_config
-from controller.core.errors import ConfigurationError
 from controller.core.trial import Trial, TrialState
-from controller.plan import algorithm_of, environment, goals, with_absolute_dataset
+from controller.goals import goals
+from controller.plan import algorithm_of, environment, with_absolute_dataset
 from controller.spaces import ChainSpace
 
 
@@ -28,23 +28,6 @@ def test_evolution_keeps_as_many_as_configured() -> None:
     algorithm.tell(trials)
 
     assert len(json.loads(algorithm.state())["population"]) == 3
-
-
-def test_objectives_without_a_device_of_their_own_mean_the_first() -> None:
-    config = search_config({"dataset": "digits", "device": ["pi4", "pi5"]})
-
-    objectives, _ = goals(config)
-
-    assert [objective.key for objective in objectives] == ["accuracy", "latency_ms@pi4", "peak_memory_mb@pi4"]
-
-
-def test_objective_given_twice_is_refused() -> None:
-    config = search_config(
-        {"dataset": "digits", "device": "pi4", "objectives": ["latency_ms", "latency_ms@pi4"]}
-    )
-
-    with pytest.raises(ConfigurationError, match="'latency_ms@pi4' is given twice"):
-        goals(config)
 
 
 def test_folder_of_images_is_named_by_its_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from controller.core.trial import left_out
 def front(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
     """Show the best candidates of a run: those that no other beats in every objective."""
     from controller.config import store_url
+    from controller.goals import run_objectives
     from controller.pareto.front import front as pareto_front
-    from controller.plan import run_objectives
     from controller.store.records import RunState
     from controller.store.store import Store
 

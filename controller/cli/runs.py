@@ -64,7 +64,7 @@ def list_runs(store: StoreOption = None, json: JsonOption = False) -> None:
 def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
     """Show how a run was asked for, and every trial of it."""
     from controller.config import store_url
-    from controller.plan import run_objectives
+    from controller.goals import run_objectives
     from controller.store.store import Store
 
     opened = Store(store or store_url())

@@ -63,7 +63,6 @@ def search(
     json: JsonOption = False,
 ) -> None:
     """Search for networks on a dataset, measuring every candidate on a device."""
-    from controller.api import start
     from controller.config import read_toml, search_config, store_url
 
     settings = read_toml(config) if config else {}
@@ -85,7 +84,14 @@ def search(
     if training:
         settings["training"] = {**settings.get("training", {}), **training}
     checked = search_config(settings, str(config) if config else "the search")
-    run_and_show(lambda show: start(checked, store or store_url(), show), checked, json=json)
+
+    def searched(show: Any) -> Any:
+        # It imports torch, which takes seconds: a mistake in the settings is told before.
+        from controller.api import start
+
+        return start(checked, store or store_url(), show)
+
+    run_and_show(searched, checked, json=json)
 
 
 def run_and_show(run: Any, config: Any, *, json: bool) -> None:
@@ -97,7 +103,7 @@ def run_and_show(run: Any, config: Any, *, json: bool) -> None:
         json: Print JSON and no progress.
     """
     from controller.cli.progress import ProgressDisplay
-    from controller.plan import goals
+    from controller.goals import goals
 
     objectives, _ = goals(config)
     with ProgressDisplay(objectives, quiet=json) as display:

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, create_engine, delete, event, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -24,6 +23,9 @@ from controller.core.trial import Trial
 from controller.store.owner import Owner
 from controller.store.records import Run, RunState, SavedTrials, columns_of, run_of, trial_of
 from controller.store.tables import blobs, measurements, metadata, runs, trials
+
+if TYPE_CHECKING:
+    import torch
 
 _GO_ON = "what was saved before is safe; free disk space, then go on with `edgenas runs resume last`"
 _CHECK = "check the address, the permissions and that the database is up"
@@ -208,9 +210,12 @@ class Store:
             )
 
     def save_trial(
-        self, run_id: str, trial: Trial, weights: Mapping[str, torch.Tensor] | None = None
+        self, run_id: str, trial: Trial, weights: "Mapping[str, torch.Tensor] | None" = None
     ) -> None:
         """Save what is known of a trial, with its weights where it was just trained."""
+        # Who lists runs need not wait until torch is imported.
+        import torch
+
         with self._transaction() as connection:
             connection.execute(_update(run_id, trial).values(**columns_of(trial)))
             if weights is not None:
@@ -254,12 +259,14 @@ class Store:
             ).all()
         return {row.device: _MEASUREMENT.validate_json(row.measurement) for row in rows}
 
-    def weights(self, run_id: str, trial_id: str) -> dict[str, torch.Tensor]:
+    def weights(self, run_id: str, trial_id: str) -> "dict[str, torch.Tensor]":
         """Return the state dict of a trained trial.
 
         Raises:
             NotFoundError: If it was never trained.
         """
+        import torch
+
         data = self._blob(run_id, trial_id, _WEIGHTS)
         if data is None:
             raise NotFoundError(

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from controller.core.errors import ConfigurationError, DatasetError
 from controller.training.dataset import Dataset, DatasetInfo, Split
@@ -95,6 +93,9 @@ def _replace(dataset: Dataset, *, train: Split | None = None, augment: bool | No
 
 
 def _digits() -> Dataset:
+    # Importing it takes a second, and a mistake in a configuration is told sooner without.
+    from sklearn.datasets import load_digits
+
     bunch: Any = load_digits()
     # The original pixels count ink on a scale of 0 to 16.
     images = torch.from_numpy(np.round(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
@@ -187,6 +188,8 @@ def _split(whole: Split, count: int) -> tuple[Split, Split]:
     Raises:
         DatasetError: If there are too few images of a class.
     """
+    from sklearn.model_selection import train_test_split
+
     indices = np.arange(len(whole))
     try:
         rest, taken = train_test_split(

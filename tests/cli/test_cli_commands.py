@@ -1,6 +1,8 @@
 """Commands that need no board, run in this process."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,21 @@ def test_front_of_a_run_without_trials_is_empty(store: Store) -> None:
     store.create_run(CONFIGURATION, {})
 
     assert json.loads(printed("front", "last", "--json")) == []
+
+
+@pytest.mark.parametrize("command", [["runs", "list"], ["runs", "show", "last"], ["front", "last"]])
+def test_looking_at_runs_does_not_wait_for_torch(command: list[str], store: Store) -> None:
+    store.create_run(CONFIGURATION, {})
+    program = (
+        "import sys; from controller.cli.main import app; app(sys.argv[1:], standalone_mode=False); "
+        "print('torch' in sys.modules)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_help_names_every_command() -> None:

@@ -143,6 +143,7 @@ def test_unknown_run_is_named(command: list[str], edgenas: Command) -> None:
     assert done.stderr.startswith("edgenas: run '20250101' fits 0 runs")
 
 
+@pytest.mark.slow
 def test_truncated_model_fails_and_the_next_one_is_measured(
     edgenas: Command, small_onnx: Path, tmp_path: Path
 ) -> None:

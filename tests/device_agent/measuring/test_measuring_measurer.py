@@ -417,6 +417,7 @@ def know_a_faster_board(lab: Laboratory) -> None:
         lab.baselines.learn_canary(name.removeprefix("canary_ms "), 0.001)
 
 
+@pytest.mark.slow
 def test_board_slower_than_usual_is_waited_for_then_measured_and_flagged(tmp_path: Path):
     with laboratory(tmp_path, gate_limit_s=5.0) as lab:
         lab.board()
@@ -434,6 +435,7 @@ def test_board_slower_than_usual_is_waited_for_then_measured_and_flagged(tmp_pat
     assert again.gate_wait_s < 3.0
 
 
+@pytest.mark.slow
 def test_wait_for_speed_leaves_most_of_the_time_to_the_job(tmp_path: Path):
     """In a search it is short anyway."""
     with laboratory(tmp_path, gate_limit_s=100.0) as lab:
@@ -447,6 +449,7 @@ def test_wait_for_speed_leaves_most_of_the_time_to_the_job(tmp_path: Path):
 # --- pauses of the timed part
 
 
+@pytest.mark.slow
 def test_pause_is_told_counted_and_used_up(tmp_path: Path):
     """The reference model's baseline is one that this board never reaches, and the first look does not see it."""
     with laboratory(tmp_path) as lab:
@@ -468,6 +471,7 @@ def test_pause_is_told_counted_and_used_up(tmp_path: Path):
     assert again.gate_wait_s < 3.0
 
 
+@pytest.mark.slow
 def test_pause_in_vain_while_others_are_at_work_uses_up_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

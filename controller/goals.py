@@ -1,0 +1,27 @@
+"""What a search optimises and what it keeps to, told without the libraries that it trains with."""
+
+from controller.config import SearchConfig, search_config
+from controller.core.errors import ConfigurationError
+from controller.core.objective import Constraint, Objective
+from controller.store.records import Run
+
+DEFAULT_OBJECTIVES = ("accuracy", "latency_ms", "peak_memory_mb")
+
+
+def goals(config: SearchConfig) -> tuple[tuple[Objective, ...], tuple[Constraint, ...]]:
+    """Return what a search optimises and what it keeps to.
+
+    Raises:
+        ConfigurationError: If one of them is not understood, or given twice.
+    """
+    default = config.device[0] if config.device else None
+    objectives = [Objective.parse(text, default) for text in config.objectives or DEFAULT_OBJECTIVES]
+    repeated = [objective.key for objective in objectives if objectives.count(objective) > 1]
+    if repeated:
+        raise ConfigurationError(f"objective {repeated[0]!r} is given twice; expected each once")
+    return tuple(objectives), tuple(Constraint.parse(text, default) for text in config.constraints)
+
+
+def run_objectives(run: Run) -> tuple[Objective, ...]:
+    """Return what a run optimises."""
+    return goals(search_config(run.configuration["config"], f"run {run.id}"))[0]
