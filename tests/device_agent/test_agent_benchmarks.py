@@ -9,6 +9,12 @@ from edgenas.v1 import benchmark_pb2, measurement_pb2
 ABSENT = "0" * 64
 
 
+@pytest.fixture(scope="module")
+def measurement(agent: Agent, model: str) -> measurement_pb2.Measurement:
+    """One measurement that several tests look at."""
+    return agent.measure(model).measurement
+
+
 def refusal(events) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as caught:
         list(events)
@@ -39,8 +45,7 @@ def test_record_tells_what_was_run(agent: Agent, model: str):
     assert record.started_at.ToDatetime() < record.finished_at.ToDatetime()
 
 
-def test_figures_agree_with_each_other(agent: Agent, model: str):
-    measurement = agent.measure(model).measurement
+def test_figures_agree_with_each_other(measurement: measurement_pb2.Measurement):
     latency = measurement.latency
     assert 0 < latency.min_ms <= latency.median_ms <= latency.max_ms
     assert latency.median_ci_low_ms <= latency.median_ms <= latency.median_ci_high_ms
@@ -52,9 +57,9 @@ def test_figures_agree_with_each_other(agent: Agent, model: str):
     assert measurement.first_inference_ms > 0
 
 
-def test_figures_can_be_found_again_from_what_was_taken(agent: Agent, model: str):
+def test_figures_can_be_found_again_from_what_was_taken(measurement: measurement_pb2.Measurement):
     """Also those behind which are more than the samples: groups, and the reference model's turns."""
-    found = agent.measure(model).measurement
+    found = measurement
     assert len(found.groups_ms) == found.grouped.groups == found.latency.samples
     assert found.grouped.median_ms == pytest.approx(
         statistics.median(found.groups_ms) / found.grouped.inferences_per_group
@@ -74,8 +79,8 @@ def test_figures_can_be_found_again_from_what_was_taken(agent: Agent, model: str
         assert statistics.median(corrected) == pytest.approx(found.drift_corrected_ms)
 
 
-def test_memory_is_measured(agent: Agent, model: str):
-    memory = agent.measure(model).measurement.memory
+def test_memory_is_measured(measurement: measurement_pb2.Measurement):
+    memory = measurement.memory
     marks = [
         memory.baseline_bytes,
         memory.after_load_bytes,
@@ -87,8 +92,7 @@ def test_memory_is_measured(agent: Agent, model: str):
     assert memory.method.startswith("VmHWM")
 
 
-def test_energy_is_absent_with_its_reason(agent: Agent, model: str):
-    measurement = agent.measure(model).measurement
+def test_energy_is_absent_with_its_reason(measurement: measurement_pb2.Measurement):
     assert not measurement.HasField("energy_mj")
     assert measurement.energy_absent_reason == "energy was not asked for"
 
@@ -299,8 +303,7 @@ def test_failures_are_not_in_the_history(agent: Agent):
     assert list(listed.benchmarks) == []
 
 
-def test_flags_match_the_interval(agent: Agent, model: str):
-    measurement = agent.measure(model).measurement
+def test_flags_match_the_interval(measurement: measurement_pb2.Measurement):
     latency = measurement.latency
     half_width = (latency.median_ci_high_ms - latency.median_ci_low_ms) / 2 / latency.median_ms
     missed = measurement_pb2.MEASUREMENT_FLAG_CI_NOT_REACHED in measurement.flags
