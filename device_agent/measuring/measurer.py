@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -90,9 +91,11 @@ class Measurer:
         self._described: dict[str, RuntimeDescription | UnavailableRuntime] = {}
 
     def prepare(self) -> None:
-        """Start the next job's worker unless it already waits, so that a job finds its runtime imported.
+        """Start the next job's worker unless it already waits.
 
-        Returns when the import is over: its load on the board must not reach into what is timed next.
+        The first one is waited for, and tells what runtime there is. A later one may still import it when its job is
+        there: that goes on while the job looks at the gate, which takes longer on most boards, and is over before
+        anything is timed.
 
         Raises:
             RuntimeUnavailableError: Whatever the reason why there is no worker.
@@ -102,28 +105,38 @@ class Measurer:
         self.release()
         try:
             self._spare = self._start_worker(USUAL_RUNTIME)
+            if not isinstance(self._described.get(USUAL_RUNTIME), RuntimeDescription):
+                self._greet(self._spare, USUAL_RUNTIME)
+        except RuntimeUnavailableError:
+            self.release()
+            raise
         finally:
             for name in RUNTIMES:
                 if name not in self._described:
                     self._describe(look_up(self.config.worker_python, name))
 
-    def _start_worker(self, runtime: str, job: Job | None = None) -> WorkerProcess:
-        """Return a worker that has imported its runtime; a job that waits for it can be cancelled and has an end."""
+    def _start_worker(self, runtime: str) -> WorkerProcess:
+        """Return a worker that imports its runtime from now on."""
+        with self._failures_told(runtime):
+            return WorkerProcess(self.config.worker_python, RUNTIMES[runtime])
+
+    def _greet(self, worker: WorkerProcess, runtime: str, job: Job | None = None) -> None:
+        """Wait until a worker has imported its runtime, and remember what it tells; for a job while it lasts."""
+        limit_s = START_LIMIT_S if job is None else min(START_LIMIT_S, job.left_s)
+        with self._failures_told(runtime, job):
+            self._describe(offered(worker.greet(limit_s)))
+
+    @contextmanager
+    def _failures_told(self, runtime: str, job: Job | None = None) -> Iterator[None]:
+        """Remember why there is no worker for a runtime, unless it is a job that is over.
+
+        Raises:
+            BenchmarkFailedError: If the job is over.
+            RuntimeUnavailableError: Whatever the reason otherwise.
+        """
         python = self.config.worker_python
         try:
-            worker = WorkerProcess(python, RUNTIMES[runtime])
-            try:
-                limit_s = START_LIMIT_S
-                if job is not None:
-                    job.stop.attach(worker)
-                    limit_s = min(limit_s, job.left_s)
-                self._describe(offered(worker.greet(limit_s)))
-            except BaseException:
-                if job is not None:
-                    job.stop.detach()
-                worker.close()
-                raise
-            return worker
+            yield
         except RuntimeUnavailableError as error:
             if job is not None:
                 job.check_not_over()
@@ -136,13 +149,11 @@ class Measurer:
             self._describe(UnavailableRuntime(name=runtime, reason=reason))
             raise RuntimeUnavailableError(reason) from error
 
-    def _take_worker(self, job: Job) -> WorkerProcess:
-        runtime = job.request.spec.runtime
-        if runtime != USUAL_RUNTIME or self._spare is None or not self._spare.alive():
-            return self._start_worker(runtime, job)
-        worker, self._spare = self._spare, None
-        job.stop.attach(worker)
-        return worker
+    def _take_worker(self, runtime: str) -> WorkerProcess:
+        if runtime == USUAL_RUNTIME and self._spare is not None and self._spare.alive():
+            worker, self._spare = self._spare, None
+            return worker
+        return self._start_worker(runtime)
 
     def release(self) -> None:
         """Let the waiting worker go, so that an idle agent costs the board little memory."""
@@ -238,21 +249,27 @@ class Measurer:
         return RUNTIMES[spec.runtime].inspect(job.model_path, spec)
 
     def _attempt(self, job: Job) -> Attempt:
+        was_there = isinstance(self._described.get(job.request.spec.runtime), RuntimeDescription)
         try:
             return self._attempt_once(job)
-        except WorkerLostError as error:
+        except (WorkerLostError, RuntimeUnavailableError) as error:
+            if isinstance(error, RuntimeUnavailableError) and not was_there:
+                raise
             # A worker that waits for long may be ended by whoever is short of memory.
             logger.info("measuring %s with another worker: %s", job.request.request_id, error)
             return self._attempt_once(job)
 
     def _attempt_once(self, job: Job) -> Attempt:
         spec = job.request.spec
-        worker = self._take_worker(job)
+        worker = self._take_worker(spec.runtime)
+        job.stop.attach(worker)
         power: PowerPlan | None = None
         try:
-            job.runtime_version = self._runtime_version(spec)
+            if self._in_doubt(spec):
+                self._wait_for_the_runtime(job, worker)
             patience_s = self._patience_s(job)
             gate = self._wait_at_the_gate(job, worker, patience_s)
+            self._wait_for_the_runtime(job, worker)
             power = plan_power(self.config.root, self.config.power, spec, job.model_path, job.wait)
             found = self._bench.attempt(
                 worker,
@@ -288,12 +305,20 @@ class Measurer:
             if power is not None:
                 power.close()
 
-    def _runtime_version(self, spec: BenchmarkSpec) -> str:
-        """Return name and version of the runtime that a worker has just imported.
+    def _in_doubt(self, spec: BenchmarkSpec) -> bool:
+        """Tell whether what a spec asks for may not be there, which its sender is to hear before the gate."""
+        known = self._described.get(spec.runtime)
+        return not isinstance(known, RuntimeDescription) or spec.provider not in ("", *known.providers)
+
+    def _wait_for_the_runtime(self, job: Job, worker: WorkerProcess) -> None:
+        """Return once a worker has imported its runtime; the job can be cancelled meanwhile and has an end.
 
         Raises:
-            BenchmarkFailedError: If it has not the provider asked for.
+            BenchmarkFailedError: If the runtime has not the provider asked for, or the job is over.
+            RuntimeUnavailableError: If there is no runtime.
         """
+        spec = job.request.spec
+        self._greet(worker, spec.runtime, job)
         found = self._described[spec.runtime]
         assert isinstance(found, RuntimeDescription)
         provider = spec.provider
@@ -303,7 +328,7 @@ class Measurer:
                 f"the installed build of {found.library} {found.version} has no {provider}; it has "
                 f"{', '.join(found.providers)}; install another build, or name another --worker-python",
             )
-        return f"{found.library} {found.version}"
+        job.runtime_version = f"{found.library} {found.version}"
 
     def _libraries(self, runtime: str) -> str:
         """Return names and versions of what runs a model and the reference model, which is ONNX."""

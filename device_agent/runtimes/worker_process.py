@@ -59,6 +59,7 @@ class WorkerProcess:
         self._limit_s = math.inf
         self._taken = False
         self._oom_kills: int | None = None
+        self._found: RuntimeDescription | None = None
         brought = [] if runtime.worker_file is None else [str(runtime.worker_file)]
         try:
             # What a worker leaves behind that was ended at its work, a profile half written, goes with the folder.
@@ -113,9 +114,16 @@ class WorkerProcess:
     def greet(self, limit_s: float = START_LIMIT_S) -> RuntimeDescription:
         """Wait, for so long at most, until the worker has imported its runtime and return what it found.
 
+        Once it has, further calls return the same at once.
+
         Raises:
             RuntimeUnavailableError: If the runtime cannot be imported or the process is no worker.
         """
+        if self._found is None:
+            self._found = self._introduced(limit_s)
+        return self._found
+
+    def _introduced(self, limit_s: float) -> RuntimeDescription:
         try:
             event = self._receive(time.monotonic() + limit_s)
         except WorkerDiedError as error:

@@ -3,12 +3,13 @@
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
 from agent_harness import CALL_LIMIT_S, FULL, Agent, conv_model, running_agent, spec, until, until_measuring
-from edgenas.v1 import device_pb2
+from edgenas.v1 import benchmark_pb2, device_pb2
 
 from device_agent.errors import RuntimeUnavailableError
 from device_agent.measuring.baselines import Baselines
@@ -104,21 +105,53 @@ def test_stopping_agent_starts_no_further_worker(tmp_path: Path):
     assert starts.read_text().count("worker.py") == 1
 
 
-def test_caller_is_told_to_try_again_while_the_runtime_is_imported(tmp_path: Path):
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    python = python_script(
+@pytest.fixture
+def let_import(tmp_path: Path) -> Callable[[], object]:
+    """Return what lets one worker of `held_python` import its runtime, once it is about to."""
+    os.mkfifo(tmp_path / "gate")
+    return lambda: (tmp_path / "gate").write_text("go\n")
+
+
+@pytest.fixture
+def held_python(tmp_path: Path) -> str:
+    """A Python whose workers wait before they import their runtime."""
+    return python_script(
         tmp_path,
-        f"case \"$1\" in *worker.py) read line < '{gate}' ;; esac",
+        f"case \"$1\" in *worker.py) read line < '{tmp_path / 'gate'}' ;; esac",
         f"exec '{sys.executable}' \"$@\"",
     )
-    with running_agent(tmp_path / "state", "--worker-python", python) as agent:
+
+
+def test_caller_is_told_to_try_again_while_the_runtime_is_imported(
+    tmp_path: Path, held_python: str, let_import: Callable[[], object]
+):
+    with running_agent(tmp_path / "state", "--worker-python", held_python) as agent:
         with pytest.raises(grpc.RpcError) as caught:
             agent.devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=CALL_LIMIT_S)
-        gate.write_text("go\n")
+        let_import()
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert caught.value.details() == "the agent is still importing its runtime; try again"
         assert runtimes(agent)[0] == "onnx"
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["imports", "is killed"])
+def test_worker_imports_its_runtime_while_its_job_is_at_the_gate(
+    tmp_path: Path, held_python: str, let_import: Callable[[], object], killed: bool
+):
+    options = ("--worker-python", held_python, "--gate-limit-s", "3")
+    with running_agent(tmp_path / "state", *options) as agent:
+        let_import()
+        sha256 = agent.upload(conv_model())
+        agent.measure(sha256)
+        following = agent.watch(sha256)
+        assert until(following, "progress").progress.phase == benchmark_pb2.BENCHMARK_PHASE_GATE
+        if killed:
+            # Whoever is short of memory may: another worker takes its place.
+            (worker,) = agent.workers()
+            worker.kill()
+            worker.wait(CALL_LIMIT_S)
+        let_import()
+        assert until(following, "result").result.measurement.latency.samples >= 64
 
 
 def test_worker_starts_once_there_is_a_folder_for_its_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
