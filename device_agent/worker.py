@@ -1261,15 +1261,20 @@ def rest() -> float:
 
 
 class Canary:
-    """The agent's reference model, run in turn with the model that is measured."""
+    """The agent's reference model, run in turn with the model that is measured.
 
-    def __init__(self, path: str, job: Dict[str, Any]) -> None:
+    Args:
+        path: Its file.
+        job: Whose number of threads and processors it takes.
+        alone: Whether the model has no threads but the calling one, so that none is to be waited for.
+    """
+
+    def __init__(self, path: str, job: Dict[str, Any], alone: bool) -> None:
         runtime = OnnxRuntime()
         model = runtime.open(path, dict(job, provider=""), polite=True)
         shapes = resolve_shapes(model.inputs, {}, 1)
         self.run = model.bind(make_inputs(model.inputs, shapes, "random", 0))
-        # A model of one thread leaves none behind that works.
-        self.waits_for_rest = job["threads"] > 1
+        self.waits_for_rest = not alone
         self.turns = []  # type: List[List[int]]
         self.rested_s = 0.0
         repeat(self.run, CANARY_WARMUP_S, CANARY_WARMUP_RUNS)
@@ -1294,14 +1299,14 @@ class Canary:
         )
 
 
-def start_canary(path: str, job: Dict[str, Any]) -> Tuple[Optional[Canary], str]:
+def start_canary(path: str, job: Dict[str, Any], alone: bool) -> Tuple[Optional[Canary], str]:
     """Return the reference model, warm; or None, and why it cannot be run.
 
     A Python with PyTorch alone has no runtime for it, and a large model may leave it no memory: neither keeps
     a model from being measured.
     """
     try:
-        return Canary(path, job), ""
+        return Canary(path, job, alone), ""
     except ImportError as error:
         return None, "the reference model needs onnxruntime: {}; install it for the worker's Python".format(
             one_line(error)
@@ -1592,7 +1597,9 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> None:
         run = model.bind(arrays)
         first_ns = timed_runs(run, lambda latencies, elapsed_s: True)[0]
         memory.mark()
-        fields = measure_latency(run, job, agent, memory)
+        # Threads of a GPU's or an accelerator's own are not told of.
+        alone = model.execution.intra_op_threads == 1 and not runtime.leaves_rest_to_the_cpu(job)
+        fields = measure_latency(run, job, agent, memory, alone)
         provider = model.provider
         agent.emit(
             "measured",
@@ -1701,9 +1708,9 @@ def check_precision(model: Model, wanted: Optional[str]) -> None:
 
 
 def measure_latency(
-    run: Callable[[], object], job: Dict[str, Any], agent: Agent, memory: Memory
+    run: Callable[[], object], job: Dict[str, Any], agent: Agent, memory: Memory, alone: bool
 ) -> Dict[str, Any]:
-    """Warm up and take the samples; return the fields that tell of them."""
+    """Warm up and take the samples of a model, which may have one thread alone; return the fields that tell of them."""
     rules = RULES[job["mode"]]
     warm, sampling = WarmUp(rules), Sampling(rules)
     agent.phase("warm_up")
@@ -1713,7 +1720,7 @@ def measure_latency(
         warmup = timed_runs(run, warm.over)
         memory.mark()
         agent.phase("canary")
-        canary, absent_reason = memory.exclude(lambda: start_canary(job["canary_path"], job))
+        canary, absent_reason = memory.exclude(lambda: start_canary(job["canary_path"], job, alone))
         while True:
             begin_s = time.monotonic()
             canary_ns = canary.look() if canary is not None and job["look"] else None

@@ -29,7 +29,7 @@ class GateOutcome:
 
 
 class Gate:
-    """Holds a job back until the board is no hotter than idle + 5 °C and others use under 5 % of a core.
+    """Holds a job back until its worker is ready, the board no hotter than idle + 5 °C and others use under 5 % of a core.
 
     Args:
         root: Where the board's files are read.
@@ -58,6 +58,7 @@ class Gate:
         pause: Callable[[float], None],
         *,
         limit_s: float,
+        ready: Callable[[], bool] = lambda: True,
     ) -> GateOutcome:
         """Return once the board is ready, or the limit is reached.
 
@@ -66,6 +67,7 @@ class Gate:
             say: Told every few seconds what is waited for.
             pause: Sleeps for the seconds it is given; what it raises ends the wait.
             limit_s: Longest wait; 0 passes at once, unseen.
+            ready: Tells whether the worker has imported its runtime, which heats the board.
         """
         if limit_s <= 0:
             return GateOutcome(waited_s=0.0, obstacle=None)
@@ -79,7 +81,7 @@ class Gate:
             while len(window) > 2 and window[-1].time_s - window[1].time_s >= QUIET_S:
                 window.popleft()
             measured = window[-1].time_s - window[0].time_s >= QUIET_S
-            obstacle = self._obstacle(window[0], window[-1]) if measured else "looking for 2 s"
+            obstacle = self._obstacle(window[0], window[-1], ready()) if measured else "looking for 2 s"
             now_s = self._clock() - begin_s
             if measured and obstacle is None:
                 return GateOutcome(waited_s=now_s, obstacle=None)
@@ -92,8 +94,10 @@ class Gate:
     def _load(self, pids: tuple[int, ...]) -> LoadSnapshot:
         return replace(read_load(self._root, pids, own_proc=self._own_proc), time_s=self._clock())
 
-    def _obstacle(self, earlier: LoadSnapshot, now: LoadSnapshot) -> str | None:
+    def _obstacle(self, earlier: LoadSnapshot, now: LoadSnapshot, ready: bool) -> str | None:
         """Return what stands in the way of a measurement, or None."""
+        if not ready:
+            return "the runtime is still being imported"
         temperature_c = read_temperature_c(self._root)
         if temperature_c is not None:
             load = read_load_average(self._root)

@@ -89,13 +89,14 @@ class Measurer:
         self._spare: WorkerProcess | None = None
         self._lookup = threading.Condition()
         self._described: dict[str, RuntimeDescription | UnavailableRuntime] = {}
+        # Looked up is not imported: a library may be there and broken.
+        self._imported: set[str] = set()
 
     def prepare(self) -> None:
         """Start the next job's worker unless it already waits.
 
-        The first one is waited for, and tells what runtime there is. A later one may still import it when its job is
-        there: that goes on while the job looks at the gate, which takes longer on most boards, and is over before
-        anything is timed.
+        The first one is waited for, and tells what runtime there is. Later ones may still import it when a job is
+        there: for theirs that goes on at the gate, which takes longer on most boards; before another's they are let go.
 
         Raises:
             RuntimeUnavailableError: Whatever the reason why there is no worker.
@@ -105,7 +106,7 @@ class Measurer:
         self.release()
         try:
             self._spare = self._start_worker(USUAL_RUNTIME)
-            if not isinstance(self._described.get(USUAL_RUNTIME), RuntimeDescription):
+            if USUAL_RUNTIME not in self._imported:
                 self._greet(self._spare, USUAL_RUNTIME)
         except RuntimeUnavailableError:
             self.release()
@@ -115,9 +116,9 @@ class Measurer:
                 if name not in self._described:
                     self._describe(look_up(self.config.worker_python, name))
 
-    def _start_worker(self, runtime: str) -> WorkerProcess:
+    def _start_worker(self, runtime: str, job: Job | None = None) -> WorkerProcess:
         """Return a worker that imports its runtime from now on."""
-        with self._failures_told(runtime):
+        with self._failures_told(runtime, job):
             return WorkerProcess(self.config.worker_python, RUNTIMES[runtime])
 
     def _greet(self, worker: WorkerProcess, runtime: str, job: Job | None = None) -> None:
@@ -125,6 +126,7 @@ class Measurer:
         limit_s = START_LIMIT_S if job is None else min(START_LIMIT_S, job.left_s)
         with self._failures_told(runtime, job):
             self._describe(offered(worker.greet(limit_s)))
+            self._imported.add(runtime)
 
     @contextmanager
     def _failures_told(self, runtime: str, job: Job | None = None) -> Iterator[None]:
@@ -140,20 +142,29 @@ class Measurer:
         except RuntimeUnavailableError as error:
             if job is not None:
                 job.check_not_over()
-            self._describe(UnavailableRuntime(name=runtime, reason=str(error)))
+            self._miss(runtime, str(error))
             raise
         except Exception as error:
             # The one thread that measures must outlive a defect, and who waits for the runtime be answered.
             logger.exception("starting a worker under '%s' hit a defect of the agent", python)
             reason = f"the agent failed to start a worker under '{python}': {error!r}; its log tells more"
-            self._describe(UnavailableRuntime(name=runtime, reason=reason))
+            self._miss(runtime, reason)
             raise RuntimeUnavailableError(reason) from error
 
-    def _take_worker(self, runtime: str) -> WorkerProcess:
+    def _miss(self, runtime: str, reason: str) -> None:
+        """Remember that a runtime could not be imported."""
+        self._imported.discard(runtime)
+        self._describe(UnavailableRuntime(name=runtime, reason=reason))
+
+    def _take_worker(self, job: Job) -> WorkerProcess:
+        runtime = job.request.spec.runtime
         if runtime == USUAL_RUNTIME and self._spare is not None and self._spare.alive():
             worker, self._spare = self._spare, None
             return worker
-        return self._start_worker(runtime)
+        if self._spare is not None and not self._spare.has_spoken():
+            # What it still imports would share the window of what this job times.
+            self.release()
+        return self._start_worker(runtime, job)
 
     def release(self) -> None:
         """Let the waiting worker go, so that an idle agent costs the board little memory."""
@@ -249,7 +260,7 @@ class Measurer:
         return RUNTIMES[spec.runtime].inspect(job.model_path, spec)
 
     def _attempt(self, job: Job) -> Attempt:
-        was_there = isinstance(self._described.get(job.request.spec.runtime), RuntimeDescription)
+        was_there = job.request.spec.runtime in self._imported
         try:
             return self._attempt_once(job)
         except (WorkerLostError, RuntimeUnavailableError) as error:
@@ -261,7 +272,7 @@ class Measurer:
 
     def _attempt_once(self, job: Job) -> Attempt:
         spec = job.request.spec
-        worker = self._take_worker(spec.runtime)
+        worker = self._take_worker(job)
         job.stop.attach(worker)
         power: PowerPlan | None = None
         try:
@@ -307,8 +318,11 @@ class Measurer:
 
     def _in_doubt(self, spec: BenchmarkSpec) -> bool:
         """Tell whether what a spec asks for may not be there, which its sender is to hear before the gate."""
-        known = self._described.get(spec.runtime)
-        return not isinstance(known, RuntimeDescription) or spec.provider not in ("", *known.providers)
+        if spec.runtime not in self._imported:
+            return True
+        known = self._described[spec.runtime]
+        assert isinstance(known, RuntimeDescription)
+        return spec.provider not in ("", *known.providers)
 
     def _wait_for_the_runtime(self, job: Job, worker: WorkerProcess) -> None:
         """Return once a worker has imported its runtime; the job can be cancelled meanwhile and has an end.
@@ -347,7 +361,11 @@ class Measurer:
         if limit_s > 0:
             job.phase(Phase.GATE)
         return self._gate.wait(
-            (worker.pid,), lambda text: job.phase(Phase.GATE, text), job.wait, limit_s=limit_s
+            (worker.pid,),
+            lambda text: job.phase(Phase.GATE, text),
+            job.wait,
+            limit_s=limit_s,
+            ready=worker.has_spoken,
         )
 
 

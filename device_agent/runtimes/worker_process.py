@@ -111,6 +111,10 @@ class WorkerProcess:
                 stream.close()
         self._folder.cleanup()
 
+    def has_spoken(self) -> bool:
+        """Tell, without waiting, whether its runtime was imported, or could not be."""
+        return self._found is not None or self._can_be_read(0.0)
+
     def greet(self, limit_s: float = START_LIMIT_S) -> RuntimeDescription:
         """Wait, for so long at most, until the worker has imported its runtime and return what it found.
 
@@ -243,17 +247,12 @@ class WorkerProcess:
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
         while b"\n" not in self._received:
-            remaining = min(max(0.0, deadline - time.monotonic()), POLL_LIMIT_S)
-            # poll, unlike select, also takes descriptors above 1024.
-            poller = select.poll()
-            poller.register(descriptor, select.POLLIN)
-            if not poller.poll(remaining * 1000):
+            if not self._can_be_read(deadline - time.monotonic()):
                 if time.monotonic() < deadline:
                     continue
                 raise WorkerSilentError
-            piece = os.read(descriptor, 1 << 20)
+            piece = os.read(self._process.stdout.fileno(), 1 << 20)
             if not piece:
                 raise WorkerDiedError(self._death())
             self._received += piece
@@ -266,6 +265,14 @@ class WorkerProcess:
             text = " ".join(line.decode(errors="replace").split())[:300]
             raise WorkerGarbledError(f"printed {text!r} where an answer was expected")
         return event
+
+    def _can_be_read(self, limit_s: float) -> bool:
+        """Wait, for so long at most, until there is output, or its end."""
+        assert self._process.stdout is not None
+        # poll, unlike select, also takes descriptors above 1024.
+        poller = select.poll()
+        poller.register(self._process.stdout.fileno(), select.POLLIN)
+        return bool(poller.poll(1000 * min(max(0.0, limit_s), POLL_LIMIT_S)))
 
     def _death(self) -> str:
         """Return how the process ended and the last line it wrote to standard error."""

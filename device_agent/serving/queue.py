@@ -242,7 +242,7 @@ class BenchmarkQueue:
                 self._announce(job, Queued(position=position))
 
     def _work(self) -> None:
-        # Looked at before a worker is started: who stops the agent would wait for its runtime to be imported.
+        # Looked at before a worker is started: who stops the agent would wait for the first to import its runtime.
         while not self._stopping:
             try:
                 self._measurer.prepare()

@@ -60,10 +60,17 @@ class Board:
         self.now_s += seconds
         self._show()
 
-    def wait(self, *, limit_s: float = 120.0, pause: Callable[[float], None] | None = None) -> GateOutcome:
+    def wait(
+        self,
+        *,
+        limit_s: float = 120.0,
+        pause: Callable[[float], None] | None = None,
+        ready_at_s: float = 0.0,
+    ) -> GateOutcome:
         gate = Gate(self.root, self.baselines, clock=lambda: self.now_s, own_proc=self.root / "proc")
         say = lambda text: self.said.append((self.now_s, text))  # noqa: E731
-        return gate.wait((OURS,), say, pause or self.pause, limit_s=limit_s)
+        ready = lambda: self.now_s >= ready_at_s  # noqa: E731
+        return gate.wait((OURS,), say, pause or self.pause, limit_s=limit_s, ready=ready)
 
     def _show(self) -> None:
         if self._temperature_c is not None:
@@ -101,6 +108,13 @@ def test_cool_and_quiet_board_is_ready_after_one_look(tmp_path: Path):
 def test_board_that_tells_nothing_is_ready_after_one_look(tmp_path: Path):
     board = Board(tmp_path, temperature_c=None, counts=False)
     assert board.wait() == GateOutcome(waited_s=2.0, obstacle=None)
+
+
+def test_worker_that_imports_its_runtime_is_waited_for_and_the_board_after_it(tmp_path: Path):
+    board = Board(tmp_path, temperature_c=lambda now_s: 60.0 - max(0.0, now_s - 10.0))
+    assert board.has_worked_at(IDLE_C).wait(ready_at_s=10.0) == GateOutcome(waited_s=25.0, obstacle=None)
+    assert board.said[0][1] == "the runtime is still being imported"
+    assert board.wait(ready_at_s=1000.0, limit_s=5.0).obstacle == "the runtime is still being imported"
 
 
 def test_hot_board_is_waited_for_until_it_is_5_degrees_above_idle(tmp_path: Path):

@@ -1,10 +1,13 @@
 """One job from gate to record: retries, cancellation and limits, with real workers on boards of files."""
 
+import contextlib
+import io
 import json
 import re
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +23,7 @@ from device_agent.benchmark import (
     CONTAMINATING,
     FailureReason,
     Flag,
+    InputShape,
     Measurement,
     MeasurementMode,
     Phase,
@@ -32,6 +36,18 @@ from device_agent.measuring import attempt, energy
 from device_agent.runtimes.worker_process import StopSignal
 
 FULL = MeasurementMode.FULL
+
+
+def torchscript_model() -> bytes:
+    """Return a model that takes the positive part of an image."""
+    import torch
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # torch has deprecated TorchScript, which boards still run.
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.zeros(1, 3, 8, 8)), buffer)
+    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -581,19 +597,39 @@ def test_job_that_was_cancelled_before_its_worker_started_measures_nothing(lab: 
 SLOW_IMPORT = "import time\ntime.sleep(60)"
 
 
-def test_job_cancelled_while_its_runtime_is_imported_ends_there(tmp_path: Path):
+@contextlib.contextmanager
+def importing(folder: Path, *, ahead: bool) -> Iterator[Laboratory]:
+    """Give a laboratory whose next worker imports its runtime for long; it has begun ahead of its job or not."""
+    slow = folder / "slow"
+    begins_with = f"import os\nif os.path.exists({str(slow)!r}) and sys.argv[1] == 'onnx':\n"
+    begins_with += "    " + SLOW_IMPORT.replace("\n", "\n    ")
+    with laboratory(folder, worker_python=python_that(folder, begins_with)) as lab:
+        if ahead:
+            # The first worker is waited for, whoever wants it.
+            lab.measurer.prepare()
+            lab.measurer.release()
+        slow.touch()
+        if ahead:
+            lab.measurer.prepare()
+            assert len(workers()) == 1
+        yield lab
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["for the job", "ahead of it"])
+def test_job_cancelled_while_its_runtime_is_imported_ends_there(tmp_path: Path, ahead: bool):
     stop = StopSignal()
-    threading.Timer(1.0, stop.request).start()
-    begin_s = time.monotonic()
-    with laboratory(tmp_path, worker_python=python_that(tmp_path, SLOW_IMPORT)) as lab:
+    with importing(tmp_path, ahead=ahead) as lab:
+        threading.Timer(1.0, stop.request).start()
+        begin_s = time.monotonic()
         assert failure(lab, stop=stop).reason is FailureReason.CANCELLED
     assert time.monotonic() - begin_s < 10
     assert workers() == []
 
 
-def test_time_limit_holds_while_the_runtime_is_imported(tmp_path: Path):
-    begin_s = time.monotonic()
-    with laboratory(tmp_path, worker_python=python_that(tmp_path, SLOW_IMPORT)) as lab:
+@pytest.mark.parametrize("ahead", [False, True], ids=["for the job", "ahead of it"])
+def test_time_limit_holds_while_the_runtime_is_imported(tmp_path: Path, ahead: bool):
+    with importing(tmp_path, ahead=ahead) as lab:
+        begin_s = time.monotonic()
         error = failure(lab, time_limit_s=1.0)
     assert error.reason is FailureReason.TIMED_OUT
     assert str(error) == (
@@ -602,6 +638,18 @@ def test_time_limit_holds_while_the_runtime_is_imported(tmp_path: Path):
     )
     assert time.monotonic() - begin_s < 10
     assert workers() == []
+
+
+def test_worker_that_still_imports_is_let_go_before_another_runtime_has_the_board(tmp_path: Path):
+    with importing(tmp_path, ahead=True) as lab:
+        (imports,) = workers()
+        lab.model.write_bytes(torchscript_model())
+        beside = []
+        lab.on_progress = lambda told: beside.append(imports.is_running())
+        shapes = (InputShape(name="input", dimensions=(1, 3, 8, 8)),)
+        assert lab.measure(runtime="torchscript", input_shapes=shapes).latency.samples >= 64
+    assert beside
+    assert not any(beside)
 
 
 def test_callers_time_limit_ends_a_job(lab: Laboratory):

@@ -427,7 +427,7 @@ def test_exclusion_that_failed_half_way_counts_as_well():
 def test_reference_model_that_is_broken_is_left_out(tmp_path: Path):
     path = tmp_path / "canary.onnx"
     path.write_bytes(conv_model()[:100])
-    canary, reason = worker.start_canary(str(path), ONE_THREAD)
+    canary, reason = worker.start_canary(str(path), ONE_THREAD, alone=True)
     assert canary is None
     assert reason.startswith("the reference model cannot be run: ")
 
@@ -436,13 +436,13 @@ def test_reference_model_is_left_out_of_a_python_without_its_runtime(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    canary, reason = worker.start_canary(str(model), ONE_THREAD)
+    canary, reason = worker.start_canary(str(model), ONE_THREAD, alone=True)
     assert canary is None
     assert reason.startswith("the reference model needs onnxruntime: ")
 
 
 def test_reference_model_starts(model: Path):
-    canary, reason = worker.start_canary(str(model), ONE_THREAD)
+    canary, reason = worker.start_canary(str(model), ONE_THREAD, alone=True)
     assert canary is not None
     assert reason == ""
     canary.turn()
