@@ -213,12 +213,12 @@ class Store:
         self, run_id: str, trial: Trial, weights: "Mapping[str, torch.Tensor] | None" = None
     ) -> None:
         """Save what is known of a trial, with its weights where it was just trained."""
-        # Who lists runs need not wait until torch is imported.
-        import torch
-
         with self._transaction() as connection:
             connection.execute(_update(run_id, trial).values(**columns_of(trial)))
             if weights is not None:
+                # Whoever has weights has imported it; who lists runs need not wait for it.
+                import torch
+
                 buffer = io.BytesIO()
                 torch.save(dict(weights), buffer)
                 _save_blob(connection, run_id, trial.id, _WEIGHTS, buffer.getvalue())

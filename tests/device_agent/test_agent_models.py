@@ -6,12 +6,15 @@ import grpc
 import pytest
 from agent_harness import (
     CALL_LIMIT_S,
+    FULL,
     Agent,
     conv_model,
     padded_model,
     running_agent,
     sha256_of,
     spec,
+    until,
+    until_measuring,
     upload_parts,
 )
 from edgenas.v1 import benchmark_pb2, model_pb2
@@ -141,6 +144,19 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path):
 def peak_kib(agent: Agent) -> int:
     lines = Path(f"/proc/{agent.process.pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+@pytest.mark.slow
+def test_model_in_use_stays_while_older_ones_go(tmp_path: Path):
+    with running_agent(tmp_path, "--cache-limit-mb", "1") as agent:
+        in_use = agent.upload(conv_model())
+        running = agent.watch(in_use, spec(mode=FULL), request_id="holds")
+        until_measuring(running)
+        idle = agent.upload(padded_model(MIB // 2))
+        newest = agent.upload(padded_model(MIB // 4 * 3))
+        assert [has_model(agent, sha256) for sha256 in (in_use, idle, newest)] == [True, False, True]
+        agent.cancel("holds")
+        until(running, "failure")
 
 
 def test_model_beyond_the_limit_is_refused(tmp_path: Path):

@@ -83,6 +83,9 @@ def measured(path: Path, **fields: object) -> Job:
         (torch.float16, Precision.FLOAT16, "freeze"),
         (torch.float16, Precision.FLOAT16, "script"),
         (torch.float32, Precision.FLOAT32, "script"),
+        pytest.param(torch.float64, None, "freeze", marks=pytest.mark.slow),
+        pytest.param(torch.bfloat16, None, "script", marks=pytest.mark.slow),
+        pytest.param(torch.float32, Precision.FLOAT32, "freeze", marks=pytest.mark.slow),
     ],
     ids=str,
 )
