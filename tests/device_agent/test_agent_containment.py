@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -265,10 +266,9 @@ def test_worker_that_the_kernel_ends_for_want_of_memory_is_told_so(tmp_path: Pat
         hung = agent.watch(upload(agent, hung_model()))
         until(hung, "progress")
         (worker_process,) = agent.workers()
-        subprocess.run(
-            [sys.executable, "-c", NEIGHBOUR, small_cgroup, str(worker_process.pid), str(CGROUP_BYTES)],
-            check=True,
-        )
+        command = [sys.executable, "-c", NEIGHBOUR, small_cgroup, str(worker_process.pid), str(CGROUP_BYTES)]
+        # Where it takes more before what the worker held is free again, the kernel ends the neighbour behind the worker.
+        assert subprocess.run(command).returncode in (0, -signal.SIGKILL)
         failure = until(hung, "failure").failure
         assert failure.reason == benchmark_pb2.FAILURE_REASON_OUT_OF_MEMORY
         assert "was killed by SIGKILL as the kernel ran out of memory" in failure.message
