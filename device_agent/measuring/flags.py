@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from device_agent.benchmark import CanaryReading, Flag, Interference, LatencySummary, RaisedFlag
 from device_agent.board.load import WindowLoad
-from device_agent.measuring.latency import count_outliers
+from device_agent.measuring.latency import severe_outliers
 from device_agent.measuring.worker_result import WorkerResult
 from device_agent.worker import SLOWER_SHARE, median
 
@@ -17,9 +17,14 @@ OTHER_CPU_PERCENT = 5.0
 STEAL_PERCENT = 1.0
 PRESSURE_PERCENT = 1.0
 SWITCHES_PER_INFERENCE = 1.0
+# What wakes up now and then takes a core for a moment, however long an inference is; a neighbour that computes takes it
+# every few milliseconds.
+SWITCH_EVERY_MS = 10.0
 SPREAD_SHARE = 0.10
 SPAN_MS = 100.0
 SEVERE_SHARE = 0.05
+# Where the quartiles are close together, an inference that takes a little longer is a severe outlier by Tukey's fences.
+SEVERE_FROM_SHARE = 0.10
 # Nothing of the system's own holds a process up for so long; a stopped or swapped-out worker stands still.
 STALL_MS = 100.0
 CANARY_SHARE = SLOWER_SHARE
@@ -67,6 +72,7 @@ def energy_flags(seen: WindowLoad, throttling: Sequence[str]) -> tuple[RaisedFla
     noise = _noises(
         Interference(other_cpu_percent=seen.other_cpu_percent, steal_percent=seen.steal_percent),
         fills_board=False,
+        switches_bound=SWITCHES_PER_INFERENCE,
     )
     found = {Flag.THROTTLED: list(throttling), Flag.NOISE: list(noise)}
     return tuple(
@@ -105,10 +111,15 @@ def _drift(evidence: Evidence) -> Iterator[str]:
 
 
 def _noise(evidence: Evidence) -> Iterator[str]:
-    return _noises(evidence.interference, fills_board=evidence.fills_board)
+    in_threads_ms = evidence.result.execution.intra_op_threads * evidence.latency.median_ms
+    return _noises(
+        evidence.interference,
+        fills_board=evidence.fills_board,
+        switches_bound=max(SWITCHES_PER_INFERENCE, in_threads_ms / SWITCH_EVERY_MS),
+    )
 
 
-def _noises(seen: Interference, *, fills_board: bool) -> Iterator[str]:
+def _noises(seen: Interference, *, fills_board: bool, switches_bound: float) -> Iterator[str]:
     # Where the job leaves no processor free, whatever wakes up waits behind the job itself: on a quiet board of two
     # cores that was 1.1 to 1.8 % of the time with two threads, and none with one.
     pressure_percent = None if fills_board else seen.cpu_pressure_percent
@@ -118,13 +129,13 @@ def _noises(seen: Interference, *, fills_board: bool) -> Iterator[str]:
         (pressure_percent, PRESSURE_PERCENT, "tasks waited for a processor in {:.1f} % of the time"),
         (
             seen.involuntary_switches_per_inference,
-            SWITCHES_PER_INFERENCE,
+            switches_bound,
             "the worker was taken off a core {:.1f} times an inference",
         ),
     )
     for value, bound, text in bounds:
         if value is not None and value > bound:
-            yield f"{text.format(value)}, more than {bound:g}"
+            yield f"{text.format(value)}, more than {bound:.3g}"
 
 
 def _short_of_memory(evidence: Evidence) -> Iterator[str]:
@@ -141,11 +152,20 @@ def _unstable(evidence: Evidence) -> Iterator[str]:
     spread = relative_spread(span_means(units, SPAN_MS))
     if spread >= SPREAD_SHARE:
         yield f"the standard deviation is {100 * spread:.0f} % of the mean, {100 * SPREAD_SHARE:g} % or more"
-    severe = count_outliers(units)[1] / len(units)
+    severe = severe_share(units)
     if severe > SEVERE_SHARE:
         yield f"{100 * severe:.1f} % of the samples are severe outliers, more than {100 * SEVERE_SHARE:g} %"
     if result.longest_stall_ms > max(STALL_MS, latency.median_ms):
         yield f"the worker stood still for {result.longest_stall_ms:.0f} ms"
+
+
+def severe_share(samples: Sequence[float]) -> float:
+    """Return the share of samples that are severe outliers and at least 10 % off the median."""
+    middle = median(samples)
+    far = [
+        sample for sample in severe_outliers(samples) if abs(sample - middle) >= SEVERE_FROM_SHARE * middle
+    ]
+    return len(far) / len(samples)
 
 
 def span_means(samples: Sequence[float], span_ms: float) -> list[float]:

@@ -64,8 +64,17 @@ def count_outliers(samples: Sequence[float]) -> tuple[int, int]:
 
     A sample is mild between 1.5 and 3 interquartile ranges outside the quartiles, severe beyond.
     """
+    severe = len(severe_outliers(samples))
+    return len(_beyond(samples, 1.5)) - severe, severe
+
+
+def severe_outliers(samples: Sequence[float]) -> list[float]:
+    """Return those samples that are more than 3 interquartile ranges outside the quartiles, in order."""
+    return _beyond(samples, 3.0)
+
+
+def _beyond(samples: Sequence[float], ranges: float) -> list[float]:
+    """Return the samples more than so many interquartile ranges outside the quartiles, in order."""
     lower, upper = quantile(samples, 0.25), quantile(samples, 0.75)
-    spread = upper - lower
-    severe = sum(not lower - 3.0 * spread <= sample <= upper + 3.0 * spread for sample in samples)
-    outside = sum(not lower - 1.5 * spread <= sample <= upper + 1.5 * spread for sample in samples)
-    return outside - severe, severe
+    reach = ranges * (upper - lower)
+    return [sample for sample in samples if not lower - reach <= sample <= upper + reach]

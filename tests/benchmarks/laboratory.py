@@ -25,8 +25,14 @@ from agent_harness import FULL, SEARCH, Agent, running_agent, spec
 from edgenas.v1 import benchmark_pb2, measurement_pb2
 
 from device_agent.benchmark import CONTAMINATING
-from device_agent.measuring.flags import SEVERE_SHARE, SPAN_MS, SPREAD_SHARE, relative_spread, span_means
-from device_agent.measuring.latency import count_outliers
+from device_agent.measuring.flags import (
+    SEVERE_SHARE,
+    SPAN_MS,
+    SPREAD_SHARE,
+    relative_spread,
+    severe_share,
+    span_means,
+)
 from device_agent.worker import median
 
 BIG_MODELS = ("mobilenet_v2", "squeezenet1_1", "resnet18")
@@ -144,7 +150,7 @@ def bare_loop(model: Model, threads: int, seconds: float) -> BareLoop:
     units = span_means(samples_ms, 1.0)
     return BareLoop(
         median_ms=median(samples_ms),
-        severe_share=count_outliers(units)[1] / len(units),
+        severe_share=severe_share(units),
         spread=relative_spread(span_means(units, SPAN_MS)),
     )
 

@@ -1,11 +1,12 @@
 """Which flags a measurement carries, with the very reason that a reader sees."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_results import evidence
+from made_up_results import evidence, worker_result
 
 from device_agent.benchmark import CanaryReading, Flag, RaisedFlag
 from device_agent.board.load import WindowLoad
@@ -18,6 +19,8 @@ from device_agent.measuring.flags import (
     span_means,
 )
 from device_agent.measuring.latency import summarise
+
+TWO_THREADS = replace(worker_result().execution, intra_op_threads=2)
 
 
 def reading(baseline_ms: float | None, median_ms: float = 2.0) -> CanaryReading:
@@ -50,9 +53,15 @@ CLEAN = {
     "pressure at its bound": {"cpu_pressure_percent": 1.0},
     "pressure of a job that leaves no processor free": {"cpu_pressure_percent": 90.0, "fills_board": True},
     "switches at their bound": {"involuntary_switches_per_inference": 1.0},
+    "switches of a long inference at their bound": {
+        "involuntary_switches_per_inference": 4.0,
+        "samples_ms": (20.0,) * 60,
+        "execution": TWO_THREADS,
+    },
     "no faults": {"major_faults": 0, "swap_ins": 0},
     "spread below its bound": spread(99.9),
     "severe outliers at their bound": severe(3, of=60),
+    "severe outliers that are only a little off": {"samples_ms": (10.0, 10.0, 10.0, 10.0, 10.9) * 12},
     "stall at its bound": {"longest_stall_ms": 100.0},
     "stall of a slow model at its bound": {"longest_stall_ms": 400.0, "samples_ms": (400.0,) * 60},
     "reference model slower, at its bound": {"canary": reading(100.0, 102.0)},
@@ -105,6 +114,11 @@ RAISED = {
         {"involuntary_switches_per_inference": 1.1},
         Flag.NOISE,
         "the worker was taken off a core 1.1 times an inference, more than 1",
+    ),
+    "switches of a long inference": (
+        {"involuntary_switches_per_inference": 4.1, "samples_ms": (20.0,) * 60, "execution": TWO_THREADS},
+        Flag.NOISE,
+        "the worker was taken off a core 4.1 times an inference, more than 4",
     ),
     "two kinds of noise": (
         {"other_cpu_percent": 87.5, "steal_percent": 4.0},
