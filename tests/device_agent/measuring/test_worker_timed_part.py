@@ -86,11 +86,12 @@ def take(
     canary_ms: float | None = 2.0,
     spinning_ms: float = 0.0,
     stopped_before: int | None = None,
+    threads: int = 2,
 ) -> worker.Series:
     """Take the samples of a model in search mode, from the clock's beginning."""
     rules = worker.RULES["search"]
     clock.now_ns, clock.readings, clock.busy_until_ns, clock.stopped_before = 0, 0, 0, stopped_before
-    canary = None if canary_ms is None else FakeCanary(clock.model(canary_ms))
+    canary = None if canary_ms is None else FakeCanary(clock.model(canary_ms), threads=threads)
     series = worker.Series(
         clock.model(latency_ms, spinning_ms=spinning_ms), canary, 1e6 * latency_ms, rules.turn_s
     )
@@ -105,6 +106,19 @@ def test_model_and_reference_model_take_turns(clock: FakeClock):
     assert len(series.samples_ns) == 256
     assert [len(turn) for turn in series.canary.turns] == [20, 20, 20, 20]
     assert all(latency == 5_000_100 for latency in series.samples_ns)
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "threads", "untimed"),
+    [(9.0, 1, True), (11.0, 1, False), (11.0, 2, True)],
+    ids=["fast model", "slow model of one thread", "slow model with threads to wake"],
+)
+def test_model_that_feels_the_turn_of_the_other_runs_untimed_first(
+    clock: FakeClock, latency_ms: float, threads: int, untimed: bool
+):
+    series = take(clock, latency_ms, threads=threads)
+    canary_runs = sum(len(turn) for turn in series.canary.turns)
+    assert (series.runs > len(series.samples_ns) + canary_runs) == untimed
 
 
 def test_slow_model_has_four_samples_in_a_turn(clock: FakeClock):
