@@ -349,7 +349,7 @@ class Measurement:
         operators: Largest share first; empty where no profile was asked for, or for the reason in
             `operators_absent_reason`.
         gpu_peak_bytes: None where no GPU was used.
-        gate_wait_s: Seconds that the job waited for a cool and quiet board at its usual speed.
+        gate_wait_s: Seconds that the job waited for a cool and quiet board at its usual speed, with its runtime imported.
         provider: Execution provider that ran the model; with commas between where it was more than one.
     """
 

@@ -117,11 +117,12 @@ QUIET_S = 0.05
 SLOWER_SHARE = 0.02
 # The same where nobody knows yet what is usual, and a few turns, which scatter, must tell.
 UNKNOWN_SLOWER_SHARE = 0.10
-# After a turn of the other the caches are its own: so long the model runs untimed, and so often either of them. With one
-# thread a model that takes longer than this does not feel it (resnet18 of 40 ms: -0.2 %, the median of 80 first
-# inferences; of 9 ms: +1.3 %); with more it has threads to wake (of 23 ms: +9.7 %).
+# After a turn of the other the caches are its own: so long the model runs untimed, and so often either of them.
 REWARM_S = 0.01
 REWARM_MIN_RUNS = 1
+# A model of one thread that takes longer does not feel it: the median of 80 first inferences was 0.12 ms longer of 9 ms,
+# and no longer of 40 ms. With two threads to wake it was 10 % longer of 23 ms.
+UNFELT_S = 0.02
 # Idle threads of ONNX Runtime look for work for some 35 ms, on cores that the canary needs: with two threads on two
 # cores it took up to five times as long meanwhile. A step is longer than a tick of any kernel, at which the
 # processor time of other threads is counted; they are at rest when they used less than this share of it.
@@ -557,6 +558,10 @@ class Runtime:
         """
         return False
 
+    def runs_on_its_threads_alone(self, job: Dict[str, Any]) -> bool:
+        """Tell whether nothing but the threads that the job names runs the model: no accelerator, no pool of its own."""
+        return False
+
     def leaves_rest_to_the_cpu(self, job: Dict[str, Any]) -> bool:
         """Tell whether what the provider asked for cannot run may have been run on the CPU, without a word."""
         return False
@@ -653,6 +658,9 @@ class OnnxRuntime(Runtime):
         # Before 1.14 it ignores the option, as any that it does not know. XNNPACK has a pool of its own.
         release = tuple(int(part) for part in re.findall(r"\d+", self.version)[:2])
         return release >= AFFINITIES_SINCE and job["provider"] != XNNPACK
+
+    def runs_on_its_threads_alone(self, job: Dict[str, Any]) -> bool:
+        return job["provider"] in ("", CPU)
 
     def leaves_rest_to_the_cpu(self, job: Dict[str, Any]) -> bool:
         return job["provider"] not in ("", CPU)
@@ -905,6 +913,9 @@ class TorchScriptRuntime(Runtime):
 
     def admit(self, path: str) -> None:
         refuse_file_access(path)
+
+    def runs_on_its_threads_alone(self, job: Dict[str, Any]) -> bool:
+        return job["provider"] in ("", "cpu")
 
     def load(self, path: str, job: Dict[str, Any]) -> Model:
         provider = job["provider"] or "cpu"
@@ -1403,7 +1414,7 @@ class Series:
     def rewarm(self) -> None:
         """Run the model untimed after a turn of the canary, unless it takes too long to feel that there was one."""
         alone = self.canary is not None and not self.canary.waits_for_rest
-        if alone and self.typical_ns > 1e9 * REWARM_S:
+        if alone and self.typical_ns > 1e9 * UNFELT_S:
             return
         self.runs += repeat(self.run, REWARM_S, REWARM_MIN_RUNS)
         # A run may begin right before the time is over.
@@ -1606,9 +1617,7 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> None:
         run = model.bind(arrays)
         first_ns = timed_runs(run, lambda latencies, elapsed_s: True)[0]
         memory.mark()
-        # Threads of a GPU's or an accelerator's own are not told of.
-        alone = model.execution.intra_op_threads == 1 and not runtime.leaves_rest_to_the_cpu(job)
-        fields = measure_latency(run, job, agent, memory, alone)
+        fields = measure_latency(run, job, agent, memory, runs_alone(runtime, model, job))
         provider = model.provider
         agent.emit(
             "measured",
@@ -1638,6 +1647,11 @@ def measure(runtime: Runtime, job: Dict[str, Any], agent: Agent) -> None:
         raise runtime.fault(error, "run") from error
     agent.emit("reloaded", **load_again(runtime, job))
     agent.emit("passed", **look_into(runtime, job, arrays, provider, agent))
+
+
+def runs_alone(runtime: Runtime, model: Model, job: Dict[str, Any]) -> bool:
+    """Tell whether the calling thread is all that runs a model, so that what follows need not wait for anything to rest."""
+    return model.execution.intra_op_threads == 1 and runtime.runs_on_its_threads_alone(job)
 
 
 def load_again(runtime: Runtime, job: Dict[str, Any]) -> Dict[str, Any]:

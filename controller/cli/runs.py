@@ -1,7 +1,7 @@
 """`edgenas runs`."""
 
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -109,7 +109,6 @@ def resume(
     json: JsonOption = False,
 ) -> None:
     """Go on with a run where it stopped or was killed, or further than its first budget."""
-    from controller.api import resume as resume_run
     from controller.cli.search import run_and_show
     from controller.config import search_config, store_url
     from controller.store.store import Store
@@ -119,13 +118,14 @@ def resume(
     found = opened.run(run)
     opened.close()
     config = search_config(found.configuration["config"], f"run {found.id}")
-    run_and_show(
-        lambda show: resume_run(
-            found.id, url, show, budget=budget, keep_flagged=keep_flagged, take_over=take_over
-        ),
-        config,
-        json=json,
-    )
+
+    def resumed(show: Any) -> Any:
+        # It imports torch, which takes seconds: a run that is not there is told before.
+        from controller.api import resume
+
+        return resume(found.id, url, show, budget=budget, keep_flagged=keep_flagged, take_over=take_over)
+
+    run_and_show(resumed, config, json=json)
 
 
 @app.command()

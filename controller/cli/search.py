@@ -102,10 +102,12 @@ def run_and_show(run: Any, config: Any, *, json: bool) -> None:
         config: The search's configuration.
         json: Print JSON and no progress.
     """
-    from controller.cli.progress import ProgressDisplay
     from controller.goals import goals
 
+    # Before what imports torch, which takes seconds.
     objectives, _ = goals(config)
+    from controller.cli.progress import ProgressDisplay
+
     with ProgressDisplay(objectives, quiet=json) as display:
         try:
             result = run(display)

@@ -267,7 +267,7 @@ class Measurement:
         discarded_attempts: Earlier attempts whose flags made the agent measure again.
         execution: How the runtime was set up.
         gpu_peak_bytes: Largest memory allocated on the GPU; None where none was used.
-        gate_wait_s: Time that the agent waited for a cool and quiet board at its usual speed.
+        gate_wait_s: Time that the agent waited for a cool and quiet board at its usual speed, with its runtime imported.
         agent_version: Version of the agent that measured.
         kernel_release: Its kernel, as `uname -r` prints it.
     """

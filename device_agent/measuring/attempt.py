@@ -27,7 +27,7 @@ from device_agent.board.conditions import (
     power_mode,
     read_conditions,
 )
-from device_agent.board.limits import online_cpus
+from device_agent.board.limits import usable_cpus
 from device_agent.board.load import LoadSnapshot, WindowLoad, interference, read_load
 from device_agent.errors import AgentError
 from device_agent.measuring.baselines import Baselines
@@ -285,9 +285,6 @@ class Bench:
         )
         return max((mhz for mhz in known if mhz is not None), default=None)
 
-    def _processors(self) -> int:
-        return len(online_cpus(self._root)) or os.cpu_count() or 1
-
     def _look(self, spec: BenchmarkSpec) -> View:
         """Return the board now."""
         throttled = throttling.read_throttling(self._root)
@@ -315,7 +312,7 @@ class Bench:
             result=result,
             latency=latency,
             interference=seen,
-            fills_board=result.execution.intra_op_threads >= self._processors(),
+            fills_board=result.execution.intra_op_threads >= len(usable_cpus()),
             throttling=throttled,
             clock_mhz=min(clocks, default=None),
             expected_clock_mhz=self._expected_clock_mhz(key, spec) if clocks else None,

@@ -18,8 +18,8 @@ STEAL_PERCENT = 1.0
 PRESSURE_PERCENT = 1.0
 SWITCHES_PER_INFERENCE = 1.0
 # What wakes up now and then takes a core for a moment, however long an inference is; a neighbour that computes takes it
-# every few milliseconds.
-SWITCH_EVERY_MS = 10.0
+# every few milliseconds, of one thread.
+SWITCH_EVERY_MS = 20.0
 SPREAD_SHARE = 0.10
 SPAN_MS = 100.0
 SEVERE_SHARE = 0.05
@@ -37,7 +37,7 @@ class Evidence:
     """What was seen around one attempt.
 
     Attributes:
-        fills_board: Whether the job's own threads occupy every processor.
+        fills_board: Whether the job's own threads occupy every processor that the agent may use.
         throttling: What slowed the board down, a line each.
         clock_mhz: Lowest clock of the working cores, read under load right before and after the samples.
         expected_clock_mhz: What it should have been.
@@ -130,7 +130,7 @@ def _noises(seen: Interference, *, fills_board: bool, switches_bound: float) -> 
         (
             seen.involuntary_switches_per_inference,
             switches_bound,
-            "the worker was taken off a core {:.1f} times an inference",
+            "the worker was taken off a core {:.3g} times an inference",
         ),
     )
     for value, bound, text in bounds:
@@ -154,7 +154,7 @@ def _unstable(evidence: Evidence) -> Iterator[str]:
         yield f"the standard deviation is {100 * spread:.0f} % of the mean, {100 * SPREAD_SHARE:g} % or more"
     severe = severe_share(units)
     if severe > SEVERE_SHARE:
-        yield f"{100 * severe:.1f} % of the samples are severe outliers, more than {100 * SEVERE_SHARE:g} %"
+        yield f"{100 * severe:.1f} % of the samples are severe outliers {100 * SEVERE_FROM_SHARE:g} % off the median, more than {100 * SEVERE_SHARE:g} %"
     if result.longest_stall_ms > max(STALL_MS, latency.median_ms):
         yield f"the worker stood still for {result.longest_stall_ms:.0f} ms"
 

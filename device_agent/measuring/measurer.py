@@ -35,7 +35,7 @@ from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
 from device_agent.measuring.record import contaminating, flags_of, record_of
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.runtimes.catalogue import BROKEN, RUNTIMES, look_up, offered
-from device_agent.runtimes.worker_process import START_LIMIT_S, StopSignal, WorkerProcess
+from device_agent.runtimes.worker_process import StopSignal, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +123,8 @@ class Measurer:
 
     def _greet(self, worker: WorkerProcess, runtime: str, job: Job | None = None) -> None:
         """Wait until a worker has imported its runtime, and remember what it tells; for a job while it lasts."""
-        limit_s = START_LIMIT_S if job is None else min(START_LIMIT_S, job.left_s)
         with self._failures_told(runtime, job):
-            self._describe(offered(worker.greet(limit_s)))
+            self._describe(offered(worker.greet(None if job is None else job.left_s)))
             self._imported.add(runtime)
 
     @contextmanager
@@ -142,6 +141,10 @@ class Measurer:
         except RuntimeUnavailableError as error:
             if job is not None:
                 job.check_not_over()
+                if runtime in self._imported:
+                    # Another worker is tried before a runtime that was there counts as missing.
+                    self._imported.discard(runtime)
+                    raise
             self._miss(runtime, str(error))
             raise
         except Exception as error:
@@ -278,9 +281,7 @@ class Measurer:
         try:
             if self._in_doubt(spec):
                 self._wait_for_the_runtime(job, worker)
-            patience_s = self._patience_s(job)
-            gate = self._wait_at_the_gate(job, worker, patience_s)
-            self._wait_for_the_runtime(job, worker)
+            gate, patience_s = self._pass_the_gate(job, worker)
             power = plan_power(self.config.root, self.config.power, spec, job.model_path, job.wait)
             found = self._bench.attempt(
                 worker,
@@ -356,6 +357,19 @@ class Measurer:
     def _patience_s(self, job: Job) -> float:
         """Return how long an attempt may wait for a ready board, which leaves most of the job's time to the job."""
         return max(0.0, min(self.config.gate_limit_s, PATIENCE_SHARE * job.left_s))
+
+    def _pass_the_gate(self, job: Job, worker: WorkerProcess) -> tuple[GateOutcome, float]:
+        """Return once the board and the worker are ready: how the wait ended, and how long it might have been.
+
+        A worker that imports its runtime for longer than the gate waits is waited for, and the board looked at anew.
+        """
+        while True:
+            patience_s = self._patience_s(job)
+            gate = self._wait_at_the_gate(job, worker, patience_s)
+            was_ready = worker.has_spoken()
+            self._wait_for_the_runtime(job, worker)
+            if was_ready or patience_s <= 0:
+                return gate, patience_s
 
     def _wait_at_the_gate(self, job: Job, worker: WorkerProcess, limit_s: float) -> GateOutcome:
         if limit_s > 0:

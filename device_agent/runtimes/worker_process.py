@@ -58,6 +58,7 @@ class WorkerProcess:
         self._deadline = math.inf
         self._limit_s = math.inf
         self._taken = False
+        self._begun_s = time.monotonic()
         self._oom_kills: int | None = None
         self._found: RuntimeDescription | None = None
         brought = [] if runtime.worker_file is None else [str(runtime.worker_file)]
@@ -115,10 +116,13 @@ class WorkerProcess:
         """Tell, without waiting, whether its runtime was imported, or could not be."""
         return self._found is not None or self._can_be_read(0.0)
 
-    def greet(self, limit_s: float = START_LIMIT_S) -> RuntimeDescription:
-        """Wait, for so long at most, until the worker has imported its runtime and return what it found.
+    def greet(self, limit_s: float | None = None) -> RuntimeDescription:
+        """Wait until the worker has imported its runtime and return what it found.
 
-        Once it has, further calls return the same at once.
+        Once it has, further calls return the same at once. From its start on it has two minutes.
+
+        Args:
+            limit_s: Longest wait; None for all that is left of these.
 
         Raises:
             RuntimeUnavailableError: If the runtime cannot be imported or the process is no worker.
@@ -127,9 +131,10 @@ class WorkerProcess:
             self._found = self._introduced(limit_s)
         return self._found
 
-    def _introduced(self, limit_s: float) -> RuntimeDescription:
+    def _introduced(self, limit_s: float | None) -> RuntimeDescription:
+        last_s = self._begun_s + START_LIMIT_S
         try:
-            event = self._receive(time.monotonic() + limit_s)
+            event = self._receive(last_s if limit_s is None else min(last_s, time.monotonic() + limit_s))
         except WorkerDiedError as error:
             file = self._runtime.worker_file
             also = "" if file is None else f" and run '{file}'"
@@ -144,7 +149,7 @@ class WorkerProcess:
             ) from error
         except WorkerSilentError as error:
             raise RuntimeUnavailableError(
-                f"the worker under '{self._python}' did not import its runtime in {limit_s:.0f} s"
+                f"the worker under '{self._python}' did not import its runtime in {time.monotonic() - self._begun_s:.0f} s"
             ) from error
         if event["event"] == "unavailable":
             raise RuntimeUnavailableError(

@@ -62,16 +62,34 @@ def test_front_of_a_run_without_trials_is_empty(store: Store) -> None:
 @pytest.mark.parametrize("command", [["runs", "list"], ["runs", "show", "last"], ["front", "last"]])
 def test_looking_at_runs_does_not_wait_for_torch(command: list[str], store: Store) -> None:
     store.create_run(CONFIGURATION, {})
+
+    done = run_and_tell_of_torch(*command)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "without torch"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["runs", "resume", "nobody"], "nobody"),
+        (["search", "--dataset", "digits", "--device", "local", "--objective", "magic"], "magic"),
+    ],
+)
+def test_mistake_is_told_without_waiting_for_torch(command: list[str], told: str, home: Path) -> None:
+    done = run_and_tell_of_torch(*command)
+
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stdout.splitlines()[-1] == "without torch"
+
+
+def run_and_tell_of_torch(*command: str) -> subprocess.CompletedProcess[str]:
     program = (
-        "import sys; from controller.cli.main import app; app(sys.argv[1:], standalone_mode=False); "
-        "print('torch' in sys.modules)"
+        "import atexit, sys; from controller.__main__ import main; "
+        "atexit.register(lambda: print('with torch' if 'torch' in sys.modules else 'without torch')); main()"
     )
-
-    done = subprocess.run(
-        [sys.executable, "-c", program, *command], capture_output=True, text=True, check=True
-    )
-
-    assert done.stdout.splitlines()[-1] == "False"
+    return subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True)
 
 
 def test_help_names_every_command() -> None:

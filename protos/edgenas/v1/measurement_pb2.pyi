@@ -162,7 +162,9 @@ class Measurement(google.protobuf.message.Message):
     gpu_peak_bytes: builtins.int
     """Largest memory that the runtime allocated on the GPU, in bytes. Absent where none was used."""
     gate_wait_s: builtins.float
-    """Seconds that the agent waited for a cool and quiet board at its usual speed, pauses between samples included."""
+    """Seconds that the agent waited for a cool and quiet board at its usual speed, with its runtime imported, pauses between
+    samples included.
+    """
     agent_version: builtins.str
     """Version of the agent's distribution, and the kernel's release as `uname -r` prints it."""
     kernel_release: builtins.str

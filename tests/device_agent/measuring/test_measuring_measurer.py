@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 import threading
@@ -396,6 +397,33 @@ def test_swapping_board_is_flagged(troubled: Outcome):
     assert troubled.published.interference.swap_ins == 17
 
 
+@pytest.mark.parametrize(
+    "confined", [False, True], ids=["with a core to spare", "on the one core it may use"]
+)
+def test_waiting_tasks_are_no_noise_to_a_job_that_fills_what_it_may_use(tmp_path: Path, confined: bool):
+    usable = os.sched_getaffinity(0)
+    if len(usable) < 2:
+        pytest.skip("needs two processors")
+
+    def pressure(total_us: int) -> None:
+        write(tmp_path / "board", {"proc/pressure/cpu": f"some avg10=0.00 avg60=0.00 total={total_us}"})
+
+    pressure(0)
+    with laboratory(tmp_path) as lab:
+        lab.on_progress = lambda told: (
+            threading.Timer(0.5, pressure, (400_000,)).start() if told.phase is Phase.MEASURE else None
+        )
+        try:
+            if confined:
+                os.sched_setaffinity(0, {min(usable)})
+            measurement = lab.measure()
+        finally:
+            os.sched_setaffinity(0, usable)
+    assert measurement.interference.cpu_pressure_percent > 1
+    told = [entry.reason for entry in measurement.flags if "waited for a processor" in entry.reason]
+    assert len(told) == (0 if confined else 1)
+
+
 def test_retry_waits_for_the_board_that_the_attempt_before_has_heated(tmp_path: Path):
     """The board had rested for long before the job, so nothing but the job itself makes it warm."""
     with laboratory(tmp_path, gate_limit_s=60.0, retries=1) as lab:
@@ -594,16 +622,16 @@ def test_job_that_was_cancelled_before_its_worker_started_measures_nothing(lab: 
     assert lab.progress == []
 
 
-SLOW_IMPORT = "import time\ntime.sleep(60)"
+SLOW_IMPORT = "import time\ntime.sleep({seconds})"
 
 
 @contextlib.contextmanager
-def importing(folder: Path, *, ahead: bool) -> Iterator[Laboratory]:
+def importing(folder: Path, *, ahead: bool, seconds: int = 60, **config: object) -> Iterator[Laboratory]:
     """Give a laboratory whose next worker imports its runtime for long; it has begun ahead of its job or not."""
     slow = folder / "slow"
     begins_with = f"import os\nif os.path.exists({str(slow)!r}) and sys.argv[1] == 'onnx':\n"
-    begins_with += "    " + SLOW_IMPORT.replace("\n", "\n    ")
-    with laboratory(folder, worker_python=python_that(folder, begins_with)) as lab:
+    begins_with += "    " + SLOW_IMPORT.format(seconds=seconds).replace("\n", "\n    ")
+    with laboratory(folder, worker_python=python_that(folder, begins_with), **config) as lab:
         if ahead:
             # The first worker is waited for, whoever wants it.
             lab.measurer.prepare()
@@ -613,6 +641,15 @@ def importing(folder: Path, *, ahead: bool) -> Iterator[Laboratory]:
             lab.measurer.prepare()
             assert len(workers()) == 1
         yield lab
+
+
+def test_board_is_looked_at_anew_once_a_runtime_was_imported_for_longer_than_the_gate_waits(tmp_path: Path):
+    with importing(tmp_path, ahead=True, seconds=6, gate_limit_s=1.0) as lab:
+        measurement = lab.measure()
+    # Each look takes two seconds.
+    assert lab.phases()[:3] == [Phase.GATE, Phase.GATE, Phase.LOAD]
+    assert Flag.GATE_TIMEOUT not in flags(measurement.flags)
+    assert 2.0 <= measurement.gate_wait_s < 4.0
 
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["for the job", "ahead of it"])

@@ -110,7 +110,7 @@ def test_model_and_reference_model_take_turns(clock: FakeClock):
 
 @pytest.mark.parametrize(
     ("latency_ms", "threads", "untimed"),
-    [(9.0, 1, True), (11.0, 1, False), (11.0, 2, True)],
+    [(19.0, 1, True), (21.0, 1, False), (21.0, 2, True)],
     ids=["fast model", "slow model of one thread", "slow model with threads to wake"],
 )
 def test_model_that_feels_the_turn_of_the_other_runs_untimed_first(
@@ -294,9 +294,10 @@ def test_job_without_the_reference_model_never_pauses(clock: FakeClock):
     assert board.take(limit_s=30, canary=False).paused_s == 0.0
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("latency_ms", [0.004, 0.5, 5.0, 20.0, 60.0, 300.0])
-def test_model_of_any_speed_has_no_stalls_of_its_own(clock: FakeClock, latency_ms: float):
-    assert take(clock, latency_ms).longest_stall_ns < 1e6
+def test_model_of_any_speed_has_no_stalls_of_its_own(clock: FakeClock, latency_ms: float, threads: int):
+    assert take(clock, latency_ms, threads=threads).longest_stall_ns < 1e6
 
 
 @pytest.mark.parametrize(
@@ -316,14 +317,19 @@ def test_reference_model_waits_for_the_model_s_threads_to_rest(
     assert set(canary.turns[0]) == {2_000_100}
 
 
-@pytest.mark.parametrize("spinning_ms", [0.0, 35.0])
-@pytest.mark.parametrize(("latency_ms", "canary_ms"), [(0.5, 2.0), (20.0, 2.0), (20.0, None)])
+@pytest.mark.parametrize(("threads", "spinning_ms"), [(2, 0.0), (2, 35.0), (1, 0.0)])
+@pytest.mark.parametrize(("latency_ms", "canary_ms"), [(0.5, 2.0), (25.0, 2.0), (25.0, None)])
 def test_stopped_worker_is_seen_wherever_it_is_stopped(
-    clock: FakeClock, latency_ms: float, canary_ms: float | None, spinning_ms: float
+    clock: FakeClock, latency_ms: float, canary_ms: float | None, threads: int, spinning_ms: float
 ):
     def taken(stopped_before: int | None = None) -> worker.Series:
         return take(
-            clock, latency_ms, canary_ms=canary_ms, spinning_ms=spinning_ms, stopped_before=stopped_before
+            clock,
+            latency_ms,
+            canary_ms=canary_ms,
+            spinning_ms=spinning_ms,
+            stopped_before=stopped_before,
+            threads=threads,
         )
 
     taken()
@@ -453,6 +459,34 @@ def test_reference_model_is_left_out_of_a_python_without_its_runtime(
     canary, reason = worker.start_canary(str(model), ONE_THREAD, alone=True)
     assert canary is None
     assert reason.startswith("the reference model needs onnxruntime: ")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "provider", "threads", "alone"),
+    [
+        ("onnx", "", 1, True),
+        ("onnx", "CPUExecutionProvider", 1, True),
+        ("onnx", "", 2, False),
+        ("onnx", "XnnpackExecutionProvider", 1, False),
+        ("onnx", "CUDAExecutionProvider", 1, False),
+        ("torchscript", "cpu", 1, True),
+        ("torchscript", "cuda", 1, False),
+    ],
+)
+def test_model_is_alone_where_it_has_one_thread_and_nothing_beside_it(
+    runtime: str, provider: str, threads: int, alone: bool
+):
+    # Their constructors import the libraries, of which an accelerator's is not here.
+    opened = object.__new__(worker.RUNTIMES[runtime])
+    model = worker.Model()
+    model.execution = worker.Execution(threads, None, None, None)
+    assert worker.runs_alone(opened, model, {"provider": provider}) == alone
+
+
+def test_model_of_a_runtime_that_does_not_tell_is_not_alone():
+    model = worker.Model()
+    model.execution = worker.Execution(1, None, None, None)
+    assert not worker.runs_alone(worker.Runtime(), model, {"provider": ""})
 
 
 def test_reference_model_starts(model: Path):
