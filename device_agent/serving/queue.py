@@ -44,7 +44,7 @@ WAITING_LIMIT = 1000
 REMEMBERED_FAILURES = 1000
 
 
-class Job:
+class AcceptedJob:
     """One accepted measurement and everything that was announced of it; guarded by the queue's lock."""
 
     def __init__(self, request: BenchmarkRequest, model_path: Path | None = None) -> None:
@@ -65,7 +65,7 @@ class Job:
 class Subscription:
     """One caller's view of a job: iterate for its events, from the first on."""
 
-    def __init__(self, job: Job, changed: threading.Condition) -> None:
+    def __init__(self, job: AcceptedJob, changed: threading.Condition) -> None:
         self._job = job
         self._changed = changed
         self._closed = False
@@ -114,8 +114,8 @@ class BenchmarkQueue:
         self._models = models
         self._history = history
         self._changed = threading.Condition()
-        self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
+        self._waiting: deque[AcceptedJob] = deque()
+        self._running: AcceptedJob | None = None
         self._failed: deque[str] = deque(maxlen=REMEMBERED_FAILURES)
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="benchmarks", daemon=True)
@@ -159,7 +159,7 @@ class BenchmarkQueue:
                     raise QueueFullError(
                         f"{WAITING_LIMIT} benchmarks wait for this board already; ask again when some are done"
                     )
-                job = Job(request, self._models.hold(request.model_sha256))
+                job = AcceptedJob(request, self._models.hold(request.model_sha256))
                 self._waiting.append(job)
                 self._announce_positions()
             elif not job.request.asks_the_same(request):
@@ -216,19 +216,19 @@ class BenchmarkQueue:
         with self._changed:
             self._changed.notify_all()
 
-    def _active(self, request_id: str) -> Job | None:
+    def _active(self, request_id: str) -> AcceptedJob | None:
         jobs = [self._running, *self._waiting]
         return next((job for job in jobs if job is not None and job.request.request_id == request_id), None)
 
-    def _finished(self, request_id: str) -> Job | None:
+    def _finished(self, request_id: str) -> AcceptedJob | None:
         found = self._history.find(request_id)
         if found is None:
             return None
-        job = Job(decode_request(found[0]))
+        job = AcceptedJob(decode_request(found[0]))
         job.events.append(Finished(record=found[1]))
         return job
 
-    def _announce(self, job: Job, event: Event) -> None:
+    def _announce(self, job: AcceptedJob, event: Event) -> None:
         with self._changed:
             job.events.append(event)
             if isinstance(event, Failed):
@@ -261,7 +261,7 @@ class BenchmarkQueue:
                 job.error = AgentStoppingError("the agent shut down before the benchmark ran; ask again")
             self._changed.notify_all()
 
-    def _next(self) -> Job | None:
+    def _next(self) -> AcceptedJob | None:
         with self._changed:
             if not self._changed.wait_for(lambda: self._stopping or self._waiting, timeout=SPARE_WORKER_S):
                 self._measurer.release()
@@ -274,7 +274,7 @@ class BenchmarkQueue:
             self._announce_positions()
             return job
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: AcceptedJob) -> None:
         request = job.request
         logger.info("benchmark %s of model %s starts", request.request_id, request.model_sha256[:12])
         outcome: Event | CallError
@@ -303,7 +303,7 @@ class BenchmarkQueue:
                 self._announce(job, outcome)
             self._announce_positions()
 
-    def _measure(self, job: Job) -> Finished:
+    def _measure(self, job: AcceptedJob) -> Finished:
         request = job.request
 
         def on_progress(progress: Progress) -> None:
@@ -326,7 +326,7 @@ def unknown(request_id: str) -> BenchmarkNotFoundError:
     )
 
 
-def _cancelled(job: Job) -> Failed:
+def _cancelled(job: AcceptedJob) -> Failed:
     return Failed(
         request_id=job.request.request_id,
         reason=FailureReason.CANCELLED,
