@@ -29,8 +29,9 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	PYTHON=$(PYTHON) protos/generate.sh --check
 
+# Two files at a time, each by one process: most of a test's time an agent waits or a single thread works.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
 
 # One thread, --keep-flagged, no waits and no retries: whoever tries the demo does other things meanwhile, and wants to
 # see it end.
