@@ -663,7 +663,7 @@ class OnnxRuntime(Runtime):
         return job["provider"] in ("", CPU)
 
     def leaves_rest_to_the_cpu(self, job: Dict[str, Any]) -> bool:
-        return job["provider"] not in ("", CPU)
+        return not self.runs_on_its_threads_alone(job)
 
     def load(self, path: str, job: Dict[str, Any]) -> Model:
         return self.open(path, job)

@@ -69,12 +69,7 @@ def energy_flags(seen: WindowLoad, throttling: Sequence[str]) -> tuple[RaisedFla
 
     How long tasks waited for a processor is left out: the agent itself wakes up to read the sensor.
     """
-    noise = _noises(
-        Interference(other_cpu_percent=seen.other_cpu_percent, steal_percent=seen.steal_percent),
-        fills_board=False,
-        switches_bound=SWITCHES_PER_INFERENCE,
-    )
-    found = {Flag.THROTTLED: list(throttling), Flag.NOISE: list(noise)}
+    found = {Flag.THROTTLED: list(throttling), Flag.NOISE: list(_taken_by_others(seen))}
     return tuple(
         RaisedFlag(flag=flag, reason=f"while energy was measured: {'; '.join(reasons)}")
         for flag, reasons in found.items()
@@ -111,31 +106,32 @@ def _drift(evidence: Evidence) -> Iterator[str]:
 
 
 def _noise(evidence: Evidence) -> Iterator[str]:
-    in_threads_ms = evidence.result.execution.intra_op_threads * evidence.latency.median_ms
-    return _noises(
-        evidence.interference,
-        fills_board=evidence.fills_board,
-        switches_bound=max(SWITCHES_PER_INFERENCE, in_threads_ms / SWITCH_EVERY_MS),
-    )
-
-
-def _noises(seen: Interference, *, fills_board: bool, switches_bound: float) -> Iterator[str]:
+    seen = evidence.interference
+    yield from _taken_by_others(seen)
     # Where the job leaves no processor free, whatever wakes up waits behind the job itself: on a quiet board of two
     # cores that was 1.1 to 1.8 % of the time with two threads, and none with one.
-    pressure_percent = None if fills_board else seen.cpu_pressure_percent
-    bounds = (
-        (seen.other_cpu_percent, OTHER_CPU_PERCENT, "other processes used {:.1f} % of a core"),
-        (seen.steal_percent, STEAL_PERCENT, "the hypervisor took {:.1f} % of the processor"),
-        (pressure_percent, PRESSURE_PERCENT, "tasks waited for a processor in {:.1f} % of the time"),
-        (
-            seen.involuntary_switches_per_inference,
-            switches_bound,
-            "the worker was taken off a core {:.3g} times an inference",
-        ),
+    if not evidence.fills_board:
+        yield from _beyond(
+            seen.cpu_pressure_percent,
+            PRESSURE_PERCENT,
+            "tasks waited for a processor in {:.1f} % of the time",
+        )
+    in_threads_ms = evidence.result.execution.intra_op_threads * evidence.latency.median_ms
+    yield from _beyond(
+        seen.involuntary_switches_per_inference,
+        max(SWITCHES_PER_INFERENCE, in_threads_ms / SWITCH_EVERY_MS),
+        "the worker was taken off a core {:.3g} times an inference",
     )
-    for value, bound, text in bounds:
-        if value is not None and value > bound:
-            yield f"{text.format(value)}, more than {bound:.3g}"
+
+
+def _taken_by_others(seen: Interference | WindowLoad) -> Iterator[str]:
+    yield from _beyond(seen.other_cpu_percent, OTHER_CPU_PERCENT, "other processes used {:.1f} % of a core")
+    yield from _beyond(seen.steal_percent, STEAL_PERCENT, "the hypervisor took {:.1f} % of the processor")
+
+
+def _beyond(value: float | None, bound: float, text: str) -> Iterator[str]:
+    if value is not None and value > bound:
+        yield f"{text.format(value)}, more than {bound:.3g}"
 
 
 def _short_of_memory(evidence: Evidence) -> Iterator[str]:
