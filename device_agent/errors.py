@@ -9,6 +9,11 @@ AgentError
 ├── BenchmarkFailedError         one job ended without a measurement; becomes a failure event
 │   └── WorkerLostError          its worker had died before it took the job: another may measure it
 └── CallError                    one call cannot be answered; `wire.tables.STATUS_OF` gives its gRPC status
+    ├── UnauthenticatedError     the caller is nobody that the agent was paired with
+    ├── ForbiddenError           the caller's role does not allow the call
+    ├── ClientNotFoundError      no client of this name
+    ├── PairingLockedError       the pairing code is used, tried too often or too old
+    ├── WireVersionError         the caller speaks no version of the wire format that the agent speaks
     ├── InvalidRequestError      a field of the request is not acceptable
     ├── ModelMismatchError       uploaded bytes are not what their header announced
     ├── ModelNotFoundError       no such model in the cache
@@ -21,6 +26,7 @@ AgentError
     ├── RuntimeStartingError     the first worker is still importing the runtime
     ├── AgentStoppingError       the agent is shutting down
     ├── ModelCacheError          the model cache cannot be read or written
+    ├── AccessError              the list of clients cannot be read or written
     ├── HistoryError             the history database cannot be read or written
     └── JobCrashedError          a defect of the agent ended the job
 """
@@ -75,6 +81,26 @@ class CallError(AgentError):
     """A call that cannot be answered."""
 
 
+class UnauthenticatedError(CallError):
+    """The caller is nobody that the agent was paired with."""
+
+
+class ForbiddenError(CallError):
+    """The caller's role does not allow the call."""
+
+
+class ClientNotFoundError(CallError):
+    """There is no client of this name."""
+
+
+class PairingLockedError(CallError):
+    """The pairing code was used, tried too often, or shown too long ago."""
+
+
+class WireVersionError(CallError):
+    """The caller speaks no version of the wire format that the agent speaks."""
+
+
 class InvalidRequestError(CallError):
     """A field of the request is not acceptable."""
 
@@ -121,6 +147,10 @@ class AgentStoppingError(CallError):
 
 class ModelCacheError(CallError):
     """The model cache cannot be read or written."""
+
+
+class AccessError(CallError):
+    """The list of clients cannot be read or written."""
 
 
 class HistoryError(CallError):

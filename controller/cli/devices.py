@@ -11,8 +11,10 @@ import typer
 from controller.cli.options import JsonOption
 from controller.cli.tables import ABSENT, print_json, print_table, say
 from controller.config import home
+from controller.core.errors import EdgeNASError
 from controller.devices.connect import connected, registry
 from controller.devices.description import DeviceDescription
+from controller.devices.registry import RegisteredDevice
 
 app = typer.Typer(help="The boards that can be measured on.", no_args_is_help=True)
 
@@ -24,17 +26,47 @@ _PATIENCE_S = 5.0
 def add(
     address: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="Where the board's agent listens.")],
     name: Annotated[str | None, typer.Option(help="What to call it; the host name otherwise.")] = None,
+    code: Annotated[
+        str | None,
+        typer.Option(help="What `edgenas-agent pair` shows on the board.", show_default="asked for"),
+    ] = None,
+    pairing_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Where the board waits to be paired.", show_default="the port after PORT"
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Without TLS and pairing; an agent on this machine's loopback alone."
+        ),
+    ] = False,
 ) -> None:
-    """Register a board whose agent answers."""
-    from controller.devices.client import DeviceClient
+    """Pair with a board: asks for the code that `edgenas-agent pair` shows there."""
     from controller.devices.registry import parse_address
 
     full_address = parse_address(address)
-    chosen = name or _name_of(full_address.rpartition(":")[0].strip("[]"))
-    with DeviceClient(chosen, full_address, _PATIENCE_S) as client:
-        found = client.describe()
-    device = registry(home()).add(chosen, full_address)
-    say(f"added {device.name} at {device.address}: {_summary(found)}")
+    host, _, port = full_address.rpartition(":")
+    chosen = name or _name_of(host.strip("[]"))
+    boards = registry(home())
+    boards.check_free(chosen)
+    if insecure:
+        from controller.devices.client import DeviceClient
+
+        with DeviceClient(chosen, full_address, _PATIENCE_S) as client:
+            found = client.describe()
+        boards.add(chosen, full_address)
+        say(f"added {chosen} at {full_address}, without TLS: {_summary(found)}")
+        return
+    from controller.devices.pairing import PairingPort
+
+    pairing = PairingPort(f"{host}:{pairing_port or int(port) + 1}")
+    credentials, role = pairing.pair(code or typer.prompt("code that the board shows"))
+    boards.add(chosen, full_address, credentials)
+    say(f"paired with {chosen} at {full_address}, role {role}")
+    with connected(chosen, home(), _PATIENCE_S) as client:
+        say(f"{chosen} answers: {_summary(client.describe())}")
 
 
 @app.command("list")
@@ -44,7 +76,10 @@ def list_devices(json: JsonOption = False) -> None:
     if json:
         print_json([asdict(device) for device in known])
         return
-    print_table(("device", "address"), ((device.name, device.address) for device in known))
+    print_table(
+        ("device", "address", "connection"),
+        ((device.name, device.address, _connection(device)) for device in known),
+    )
     say("'local' is this machine and needs no registration")
 
 
@@ -72,9 +107,38 @@ def ping(device: NameArgument) -> None:
 
 @app.command()
 def remove(device: NameArgument) -> None:
-    """Forget a board; the board itself keeps its history."""
+    """Forget a board, and have it forget this host; the board keeps its history."""
+    known = registry(home()).find(device)
+    told = ""
+    if known.paired:
+        try:
+            with connected(device, home(), _PATIENCE_S) as client:
+                client.leave()
+        except EdgeNASError as error:
+            told = f"; its agent was not told ({error}): `edgenas-agent clients revoke` does it on the board"
     registry(home()).remove(device)
-    say(f"removed {device}")
+    say(f"removed {device}{told}")
+
+
+@app.command()
+def rotate(device: NameArgument) -> None:
+    """Replace this host's key and certificate for a board, as happens by itself before they end."""
+    with connected(device, home(), _PATIENCE_S) as client:
+        client.renew()
+    say(
+        f"{device} knows this host by a new certificate, {registry(home()).credentials(device).read().fingerprint[:16]}"
+    )
+
+
+def _connection(device: RegisteredDevice) -> str:
+    if not device.paired:
+        return "without TLS"
+    try:
+        credentials = registry(home()).credentials(device.name).read()
+    except EdgeNASError as error:
+        return str(error)
+    end = min(credentials.expires_at, credentials.agent_expires_at)
+    return f"TLS, certificates end {end:%Y-%m-%d}"
 
 
 def _properties(found: DeviceDescription) -> list[tuple[str, str]]:

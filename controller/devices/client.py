@@ -11,27 +11,23 @@ from types import TracebackType
 from typing import TypeVar
 
 import grpc
-from edgenas.v1 import (
-    benchmark_pb2,
-    benchmark_pb2_grpc,
-    device_pb2,
-    device_pb2_grpc,
-    model_pb2,
-    model_pb2_grpc,
-)
+from edgenas.v1 import benchmark_pb2, device_pb2, model_pb2
 
 from controller.core.errors import BenchmarkFailedError, DeviceError, DeviceUnreachableError, NotFoundError
 from controller.core.measurement import ExportedModel, Measurement, MeasurementMode
 from controller.core.options import MeasurementOptions
 from controller.core.waiting import PIECE_S
 from controller.devices import conversion
+from controller.devices.connection import Connection
+from controller.devices.credentials import CredentialsFolder
 from controller.devices.description import DeviceDescription
+from controller.devices.refusal import handshake_refusal
+from controller.devices.versions import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PROTOCOL_VERSION = 1
 _DEADLINE_S = 15.0
 _UPLOAD_SILENCE_S = 300.0
 _CHUNK_BYTES = 1 << 20
@@ -39,14 +35,8 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
 _OLDEST_OPTIONS = {"threads", "input_shapes", "seed"}  # every agent heeds them
 _ANSWERED_OPTIONS = {"energy", "power_source", "macs"}  # an agent that has no energy says so itself
 _DEFAULTS = MeasurementOptions()
+_REFUSALS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED)
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-_OPTIONS = (
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.initial_reconnect_backoff_ms", 250),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
-)
 
 
 class DeviceClient:
@@ -57,10 +47,20 @@ class DeviceClient:
         address: `HOST:PORT` of its agent.
         patience_s: How long to go on trying while the agent gives no answer.
         revive: Called before each new try; a host that started the agent itself starts it again.
+        credentials: What this host and the agent know each other by; None for an agent of this machine without TLS.
+
+    Raises:
+        DeviceError: If there are no credentials and the address is no loopback.
+        ConfigurationError: If the credentials cannot be read.
     """
 
     def __init__(
-        self, name: str, address: str, patience_s: float = 300.0, revive: Callable[[], object] = lambda: None
+        self,
+        name: str,
+        address: str,
+        patience_s: float = 300.0,
+        revive: Callable[[], object] = lambda: None,
+        credentials: CredentialsFolder | None = None,
     ) -> None:
         self.name = name
         self._address = address
@@ -68,11 +68,7 @@ class DeviceClient:
         self._heard_at = 0.0
         self._closed = threading.Event()
         self._revive = revive
-        # No global pool: a proxy that a company sets in the environment cannot reach a board on the bench.
-        self._channel = grpc.insecure_channel(address, options=(*_OPTIONS, ("grpc.enable_http_proxy", 0)))
-        self._devices = device_pb2_grpc.DeviceServiceStub(self._channel)
-        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
-        self._benchmarks = benchmark_pb2_grpc.BenchmarkServiceStub(self._channel)
+        self._connection = Connection(name, address, credentials)
 
     def __enter__(self) -> "DeviceClient":
         return self
@@ -85,7 +81,7 @@ class DeviceClient:
     def close(self) -> None:
         """Close the connection, and end the patience of calls that other threads have under way."""
         self._closed.set()
-        self._channel.close()
+        self._connection.close()
 
     def describe(self) -> DeviceDescription:
         """Return what the board is made of.
@@ -94,17 +90,45 @@ class DeviceClient:
             DeviceUnreachableError: If it stays away.
             DeviceError: If its agent speaks another version of the wire format.
         """
-        found = conversion.description(
-            self._patiently(
-                lambda: self._devices.DescribeDevice(device_pb2.DescribeDeviceRequest(), timeout=_DEADLINE_S)
+        answer = self._patiently(
+            lambda: self._connection.devices.DescribeDevice(
+                device_pb2.DescribeDeviceRequest(), timeout=_DEADLINE_S
             )
         )
-        if found.protocol_version != PROTOCOL_VERSION:
+        found = conversion.description(answer)
+        newest, oldest = found.protocol_version, found.oldest_protocol_version
+        if newest < OLDEST_PROTOCOL_VERSION or oldest > PROTOCOL_VERSION:
             raise DeviceError(
-                f"device {self.name!r} speaks version {found.protocol_version} of the wire format (agent {found.agent_version}); "
-                f"this host speaks version {PROTOCOL_VERSION}; install the same edgenas on both"
+                f"device {self.name!r} speaks {_versions(oldest, newest)} of the wire format (agent {found.agent_version}), "
+                f"this host {_versions(OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)}; install the same edgenas on both"
             )
+        self._connection.keep_up(answer.next_certificate)
         return found
+
+    def renew(self) -> None:
+        """Replace this host's key and certificate for the device.
+
+        Raises:
+            DeviceUnreachableError: If it stays away.
+            DeviceError: If it has no TLS.
+        """
+        if self._connection.credentials is None:
+            raise DeviceError(
+                f"device {self.name!r} is asked without TLS, and there is no certificate to renew"
+            )
+        self._patiently(self._connection.renew)
+        # The first use ends the one before.
+        self.describe()
+
+    def leave(self) -> None:
+        """Have the agent forget this host, where it knows it.
+
+        Raises:
+            DeviceUnreachableError: If it stays away.
+            DeviceError: If it refuses.
+        """
+        if self._connection.credentials is not None:
+            self._patiently(self._connection.leave)
 
     def measure(
         self,
@@ -167,7 +191,7 @@ class DeviceClient:
         """
         request = benchmark_pb2.CancelBenchmarkRequest(request_id=request_id)
         return self._patiently(
-            lambda: self._benchmarks.CancelBenchmark(request, timeout=_DEADLINE_S), patience_s=0.0
+            lambda: self._connection.benchmarks.CancelBenchmark(request, timeout=_DEADLINE_S), patience_s=0.0
         ).cancelled
 
     def benchmarks(
@@ -214,7 +238,9 @@ class DeviceClient:
         found: list[Measurement] = []
         while len(found) < limit:
             request.page_size = min(500, limit - len(found))
-            page = self._patiently(lambda: self._benchmarks.ListBenchmarks(request, timeout=_DEADLINE_S))
+            page = self._patiently(
+                lambda: self._connection.benchmarks.ListBenchmarks(request, timeout=_DEADLINE_S)
+            )
             found += filter(wanted, map(conversion.measurement, page.benchmarks))
             if not page.next_page_token:
                 break
@@ -230,11 +256,13 @@ class DeviceClient:
         """
         request = benchmark_pb2.GetBenchmarkRequest(request_id=request_id)
         return conversion.measurement(
-            self._patiently(lambda: self._benchmarks.GetBenchmark(request, timeout=_DEADLINE_S))
+            self._patiently(lambda: self._connection.benchmarks.GetBenchmark(request, timeout=_DEADLINE_S))
         )
 
     def _upload(self, model: ExportedModel) -> None:
-        known = self._models.HasModel(model_pb2.HasModelRequest(sha256=model.sha256), timeout=_DEADLINE_S)
+        known = self._connection.models.HasModel(
+            model_pb2.HasModelRequest(sha256=model.sha256), timeout=_DEADLINE_S
+        )
         if known.present:
             return
         taken = threading.Event()
@@ -251,7 +279,7 @@ class DeviceClient:
         # No deadline for the whole: while it times a model, an agent holds uploads back, for more than a minute at
         # a time and once for each job in its queue. Keep-alives notice a lost link; this, an agent that hangs.
         silence_s = max(_UPLOAD_SILENCE_S, self._patience_s)
-        upload = self._models.UploadModel.future(parts())
+        upload = self._connection.models.UploadModel.future(parts())
         try:
             while not _ended(upload, silence_s):
                 if not taken.is_set():
@@ -268,7 +296,7 @@ class DeviceClient:
         self, request: benchmark_pb2.RunBenchmarkRequest, on_event: Callable[[str], object]
     ) -> Measurement:
         """Return the job's figures. No deadline: a queue may be long, and keep-alives notice a lost link."""
-        for event in self._benchmarks.RunBenchmark(request):
+        for event in self._connection.benchmarks.RunBenchmark(request):
             self._heard_at = time.monotonic()
             match event.WhichOneof("event"):
                 case "queued":
@@ -316,6 +344,8 @@ class DeviceClient:
                 if not silent_since or self._heard_at > silent_since:
                     silent_since, wait_s = now, _FIRST_WAIT_S
                 left_s = patience_s - (now - silent_since)
+                if self._has_new_credentials(error):
+                    continue
                 self._raise_unless_away(error, left_s, patience_s)
             logger.warning("device %r gives no answer; trying again for another %.0f s", self.name, left_s)
             # Spread out, so that several hosts that lost one board do not come back all at once.
@@ -333,6 +363,19 @@ class DeviceClient:
             if self._closed.wait(min(left_s, PIECE_S)):
                 raise DeviceError(f"device {self.name!r} gave no answer before its connection was closed")
 
+    def _has_new_credentials(self, error: grpc.RpcError) -> bool:
+        """Return whether another process of this host knows better how to connect; raise if nobody does."""
+        credentials = self._connection.credentials
+        if credentials is None or error.code() not in _REFUSALS:
+            return False
+        refused = error.code() is grpc.StatusCode.UNAUTHENTICATED
+        reason = None if refused else handshake_refusal(self._address, credentials)
+        if (refused or reason) and self._connection.refresh():
+            return True
+        if reason:
+            raise DeviceError(f"device {self.name!r} at {self._address} cannot be asked: {reason}") from error
+        return False
+
     def _raise_unless_away(self, error: grpc.RpcError, left_s: float, patience_s: float) -> None:
         code, details = error.code(), error.details() or "no details"
         if code is grpc.StatusCode.NOT_FOUND:
@@ -344,6 +387,10 @@ class DeviceClient:
                 f"device {self.name!r} at {self._address} gave no answer for {patience_s:.0f} s: {details}; "
                 "check that it is switched on and `edgenas-agent serve` runs there"
             ) from error
+
+
+def _versions(oldest: int, newest: int) -> str:
+    return f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
 
 
 def _ended(call: "grpc.Future[model_pb2.UploadModelResponse]", timeout_s: float) -> bool:

@@ -33,7 +33,8 @@ def connected(name: str, home: Path, patience_s: float = 300.0) -> Iterator[Devi
     """
     device = find_device(name, home)
     if device is not None:
-        with DeviceClient(name, device.address, patience_s) as client:
+        credentials = registry(home).credentials(name) if device.paired else None
+        with DeviceClient(name, device.address, patience_s, credentials=credentials) as client:
             yield client
         return
     with (

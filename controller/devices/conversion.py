@@ -56,6 +56,7 @@ def description(message: device_pb2.DescribeDeviceResponse) -> DeviceDescription
     """Return what a board said of itself."""
     return DeviceDescription(
         protocol_version=message.protocol_version,
+        oldest_protocol_version=message.oldest_protocol_version or message.protocol_version,
         agent_version=message.agent_version,
         hostname=message.hostname,
         board_model=_optional(message, "board_model"),

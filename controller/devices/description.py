@@ -50,6 +50,7 @@ class DeviceDescription:
     """
 
     protocol_version: int
+    oldest_protocol_version: int
     agent_version: str
     hostname: str
     board_model: str | None

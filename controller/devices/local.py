@@ -88,7 +88,16 @@ class LocalAgent:
     def _start(self) -> str | None:
         """Start the agent; return what it said where that failed."""
         # -P: a file in the user's folder must not stand in for a module of the standard library.
-        command = [sys.executable, "-P", "-m", "device_agent", "serve", "--address", self.address]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "device_agent",
+            "serve",
+            "--insecure",
+            "--address",
+            self.address,
+        ]
         command += ["--state-dir", str(self._state_dir), "--exit-on-stdin-eof"]
         try:
             command += shlex.split(os.environ.get(OPTIONS_VARIABLE, ""))
@@ -114,7 +123,6 @@ class LocalAgent:
             ready = self._process.stdout.readline().strip()
             if ready.startswith(_READY):
                 self.address = ready.removeprefix(_READY)
-                self._address_file.write_text(self.address, encoding="ascii")
                 logger.info("the agent on this machine listens on %s", self.address)
                 return None
             self._release()

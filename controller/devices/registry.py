@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from controller.core.errors import ConfigurationError, NotFoundError
+from controller.devices.credentials import Credentials, CredentialsFolder
 
 LOCAL = "local"
 """Name of the machine the host runs on; it needs no registration."""
@@ -24,10 +25,11 @@ _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+(%[\w.\-]+)?\]|[^\s:/\[\]]+)(:(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredDevice:
-    """A board and where its agent listens."""
+    """A board and where its agent listens; `paired` where it is asked over TLS."""
 
     name: str
     address: str
+    paired: bool
 
 
 def parse_address(text: str) -> str:
@@ -52,7 +54,19 @@ def _full_address(text: str) -> str:
     return text
 
 
-_ADDRESSES = TypeAdapter(dict[str, Annotated[str, AfterValidator(_full_address)]])
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    address: Annotated[str, AfterValidator(_full_address)]
+    paired: bool
+
+
+def _entry(stored: object) -> object:
+    """Read what was written before there was pairing, an address alone."""
+    return {"address": stored, "paired": False} if isinstance(stored, str) else stored
+
+
+_ENTRIES = TypeAdapter(dict[str, Annotated[_Entry, BeforeValidator(_entry)]])
 
 
 class DeviceRegistry:
@@ -67,15 +81,17 @@ class DeviceRegistry:
 
     def devices(self) -> list[RegisteredDevice]:
         """Return all registered devices by name."""
-        return [
-            RegisteredDevice(name=name, address=address) for name, address in sorted(self._read().items())
-        ]
+        return [_device(name, entry) for name, entry in sorted(self._read().items())]
 
-    def add(self, name: str, address: str) -> RegisteredDevice:
-        """Register a device.
+    def credentials(self, name: str) -> CredentialsFolder:
+        """Return where the credentials of a paired device are kept."""
+        return CredentialsFolder(self._path.with_suffix("") / name)
+
+    def check_free(self, name: str) -> None:
+        """Find out whether a device can be registered under a name.
 
         Raises:
-            ConfigurationError: If the name or address is malformed, or the name is taken.
+            ConfigurationError: If the name cannot be used, or is taken.
         """
         if name == LOCAL or not _NAME.fullmatch(name):
             raise ConfigurationError(
@@ -84,11 +100,26 @@ class DeviceRegistry:
         known = self._read()
         if name in known:
             raise ConfigurationError(
-                f"device {name!r} is registered at {known[name]}; remove it first or choose another --name"
+                f"device {name!r} is registered at {known[name].address}; remove it first or choose another --name"
             )
-        device = RegisteredDevice(name=name, address=parse_address(address))
-        self._write({**known, name: device.address})
-        return device
+
+    def add(self, name: str, address: str, credentials: Credentials | None = None) -> RegisteredDevice:
+        """Register a device.
+
+        Args:
+            name: What to call it.
+            address: Where its agent listens.
+            credentials: What this host and the agent know each other by; None for an agent without TLS.
+
+        Raises:
+            ConfigurationError: If the name or address is malformed, or the name is taken.
+        """
+        self.check_free(name)
+        entry = _Entry(address=parse_address(address), paired=credentials is not None)
+        if credentials is not None:
+            self.credentials(name).write(credentials)
+        self._write({**self._read(), name: entry})
+        return _device(name, entry)
 
     def remove(self, name: str) -> None:
         """Forget a device.
@@ -99,6 +130,7 @@ class DeviceRegistry:
         known = self._read()
         del known[self.find(name).name]
         self._write(known)
+        self.credentials(name).remove()
 
     def find(self, name: str) -> RegisteredDevice:
         """Return a registered device.
@@ -112,11 +144,11 @@ class DeviceRegistry:
             raise NotFoundError(
                 f"device {name!r} is not registered; expected one of {names}; `edgenas devices add HOST --name {name}` registers it"
             )
-        return RegisteredDevice(name=name, address=known[name])
+        return _device(name, known[name])
 
-    def _read(self) -> dict[str, str]:
+    def _read(self) -> dict[str, _Entry]:
         try:
-            return _ADDRESSES.validate_json(self._path.read_bytes())
+            return _ENTRIES.validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -125,16 +157,21 @@ class DeviceRegistry:
             ) from error
         except ValidationError as error:
             raise ConfigurationError(
-                f"device registry {self._path} is not a JSON object of names and HOST:PORT addresses; mend or remove it"
+                f"device registry {self._path} is not a JSON object of names and entries with a HOST:PORT address; mend or remove it"
             ) from error
 
-    def _write(self, known: Mapping[str, str]) -> None:
+    def _write(self, known: Mapping[str, _Entry]) -> None:
         draft = self._path.with_suffix(f".{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            text = json.dumps({name: dict(entry) for name, entry in known.items()}, indent=2, sort_keys=True)
+            draft.write_text(text + "\n", encoding="utf-8")
             draft.replace(self._path)
         except OSError as error:
             raise ConfigurationError(
                 f"device registry {self._path} cannot be written: {error.strerror}"
             ) from error
+
+
+def _device(name: str, entry: _Entry) -> RegisteredDevice:
+    return RegisteredDevice(name=name, address=entry.address, paired=entry.paired)

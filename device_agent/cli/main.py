@@ -10,9 +10,11 @@ import click
 
 from device_agent import __version__
 from device_agent.cli.bench import bench
+from device_agent.cli.clients import clients, rotate
 from device_agent.cli.doctor import doctor
 from device_agent.cli.history import history
 from device_agent.cli.options import Refusal
+from device_agent.cli.pair import pair
 from device_agent.cli.serve import serve
 from device_agent.text import printable
 
@@ -56,5 +58,5 @@ def main() -> None:
     )
 
 
-for command in (serve, bench, doctor, history):
+for command in (serve, pair, clients, rotate, bench, doctor, history):
     main.add_command(command)

@@ -1,6 +1,7 @@
 """`edgenas-agent serve`."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ MIB = 1 << 20
 
 @click.command()
 @click.option(
-    "--address", default="127.0.0.1:50151", show_default=True, help="HOST:PORT; port 0 takes a free one."
+    "--address", default="0.0.0.0:50151", show_default=True, help="HOST:PORT; port 0 takes a free one."
 )
 @state_dir_option
 @measuring_options
@@ -34,7 +35,7 @@ MIB = 1 << 20
     help="MiB of finished benchmarks to keep; the oldest go first, the newest never. 0 keeps all.",
 )
 @click.option(
-    "--allow-insecure-network", is_flag=True, help="Serve beyond this machine, to callers nobody checks."
+    "--insecure", is_flag=True, help="Serve without TLS and to whoever calls; on a loopback address alone."
 )
 @click.option(
     "--exit-on-stdin-eof", is_flag=True, help="Exit when standard input ends, so as not to outlive a host."
@@ -44,11 +45,13 @@ def serve(
     state_dir: Path,
     cache_limit_mb: int,
     history_limit_mb: int,
-    allow_insecure_network: bool,
+    insecure: bool,
     exit_on_stdin_eof: bool,
     **measuring: Any,
 ) -> None:
-    """Serve this board until a signal comes."""
+    """Serve this board, until a signal comes, to those that `edgenas-agent pair` has let in."""
+    # Strangers that are sent away would otherwise fill the log, a line each.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # gRPC is slow to import, and the other commands do without it.
     from device_agent.serving.server import AgentConfig, serving
 
@@ -59,7 +62,7 @@ def serve(
             measuring=measuring_config(**measuring),
             cache_limit_bytes=cache_limit_mb * MIB,
             history_limit_bytes=history_limit_mb * MIB or None,
-            allow_insecure_network=allow_insecure_network,
+            insecure=insecure,
         )
         stop = stop_requests(exit_on_stdin_eof=exit_on_stdin_eof)
         with serving(config) as bound:

@@ -21,6 +21,7 @@ from device_agent.errors import (
     BenchmarkFailedError,
     BenchmarkNotFoundError,
     CallError,
+    ForbiddenError,
     JobCrashedError,
     QueueFullError,
     RequestConflictError,
@@ -47,8 +48,9 @@ REMEMBERED_FAILURES = 1000
 class AcceptedJob:
     """One accepted measurement and everything that was announced of it; guarded by the queue's lock."""
 
-    def __init__(self, request: BenchmarkRequest, model_path: Path | None = None) -> None:
+    def __init__(self, request: BenchmarkRequest, owner: str = "", model_path: Path | None = None) -> None:
         self.request = request
+        self.owner = owner
         self.model_path = model_path
         self.stop = StopSignal()
         self.events: list[Event] = []
@@ -137,10 +139,14 @@ class BenchmarkQueue:
             running.stop.request()
         self._thread.join(timeout=STOP_LIMIT_S)
 
-    def submit(self, request: BenchmarkRequest) -> Subscription:
+    def submit(self, request: BenchmarkRequest, owner: str) -> Subscription:
         """Queue a measurement, join the one under way, or find the finished one of the same request id.
 
         A request id whose job failed is free again: what made it fail may have passed.
+
+        Args:
+            request: What to measure.
+            owner: Who asks, and may cancel it.
 
         Raises:
             RequestConflictError: If the id was used with another model or spec.
@@ -159,7 +165,7 @@ class BenchmarkQueue:
                     raise QueueFullError(
                         f"{WAITING_LIMIT} benchmarks wait for this board already; ask again when some are done"
                     )
-                job = AcceptedJob(request, self._models.hold(request.model_sha256))
+                job = AcceptedJob(request, owner, self._models.hold(request.model_sha256))
                 self._waiting.append(job)
                 self._announce_positions()
             elif not job.request.asks_the_same(request):
@@ -169,11 +175,16 @@ class BenchmarkQueue:
                 )
             return Subscription(job, self._changed)
 
-    def cancel(self, request_id: str) -> bool:
+    def cancel(self, request_id: str, owner: str | None = None) -> bool:
         """End a waiting or running job; return False where it had already ended.
+
+        Args:
+            request_id: Which.
+            owner: Only if it is this one's; None ends anybody's.
 
         Raises:
             BenchmarkNotFoundError: If there was never such a job.
+            ForbiddenError: If it is another one's.
             HistoryError: If the history cannot be read.
         """
         with self._changed:
@@ -182,6 +193,10 @@ class BenchmarkQueue:
                 if request_id in self._failed or self._history.find(request_id) is not None:
                     return False
                 raise unknown(request_id)
+            if owner not in (None, job.owner):
+                raise ForbiddenError(
+                    f"benchmark '{request_id}' is of '{job.owner}'; its owner or an admin can cancel it"
+                )
             if job is self._running:
                 job.stop.request()
             else:

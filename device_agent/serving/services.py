@@ -1,4 +1,4 @@
-"""The three services: each method parses, asks the agent, and converts the answer."""
+"""What an agent does for its callers: each method parses, asks the agent, and converts the answer."""
 
 import contextlib
 import threading
@@ -14,57 +14,22 @@ from edgenas.v1 import (
     model_pb2_grpc,
 )
 
+from device_agent.access.roles import Role
 from device_agent.board.description import Board
 from device_agent.board.telemetry import TelemetrySampler
-from device_agent.errors import (
-    AgentStoppingError,
-    CallError,
-    InvalidRequestError,
-    TooManyStreamsError,
-)
+from device_agent.errors import AgentStoppingError, InvalidRequestError
 from device_agent.measuring.measurer import Measurer
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.sensors.base import PowerSource
 from device_agent.sensors.catalogue import survey
 from device_agent.sensors.watch import PowerWatch
+from device_agent.serving.admission.callers import Callers
+from device_agent.serving.admission.guard import answering
+from device_agent.serving.admission.transport import Admission
 from device_agent.serving.history import History
 from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import BenchmarkQueue, unknown
 from device_agent.serving.wire import answers, requests
-from device_agent.serving.wire.tables import STATUS_OF
-
-
-@contextlib.contextmanager
-def _answering(context: grpc.ServicerContext) -> Iterator[None]:
-    """End the call with the status of whatever CallError its body raises."""
-    try:
-        yield
-    except CallError as error:
-        context.abort(STATUS_OF[type(error)], str(error))
-
-
-class StreamSlots:
-    """Bounds long-lived streams: each holds a thread of the server, and short calls need some too."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._free = threading.Semaphore(limit)
-
-    @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
-        """Hold one slot.
-
-        Raises:
-            TooManyStreamsError: If none is free.
-        """
-        if not self._free.acquire(blocking=False):
-            raise TooManyStreamsError(
-                f"{self._limit} callers already watch this agent; end some streams and ask again"
-            )
-        try:
-            yield
-        finally:
-            self._free.release()
 
 
 class DeviceService(device_pb2_grpc.DeviceServiceServicer):
@@ -77,13 +42,13 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
         measurer: Measurer,
         models: ModelStore,
         queue: BenchmarkQueue,
-        slots: StreamSlots,
+        admission: Admission,
     ) -> None:
         self._board = board
+        self._admission = admission
         self._measurer = measurer
         self._models = models
         self._queue = queue
-        self._slots = slots
         self._sources = self._survey()
 
     def _survey(self) -> Sequence[tuple[PowerSource, str | None]]:
@@ -100,20 +65,21 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
         self, request: device_pb2.DescribeDeviceRequest, context: grpc.ServicerContext
     ) -> device_pb2.DescribeDeviceResponse:
         """Describe the board."""
-        with _answering(context):
+        with answering(context):
             return answers.device_to_wire(
                 self._board,
                 self._measurer.runtimes(),
                 self._power_sources(),
                 self._measurer.config.power.energy_model,
                 self._models.model_limit_bytes,
+                self._admission.next_certificate_for(self._admission.callers.of(context)),
             )
 
     def WatchTelemetry(  # noqa: N802 (generated name)
         self, request: device_pb2.WatchTelemetryRequest, context: grpc.ServicerContext
     ) -> Iterator[device_pb2.TelemetrySample]:
         """Stream samples, none while a model is being timed."""
-        with _answering(context):
+        with answering(context):
             interval_s = requests.interval_s_from_wire(request)
             closed = threading.Event()
 
@@ -124,16 +90,15 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
             if not context.add_callback(close):
                 return
             config = self._measurer.config
-            with self._slots.taken():
-                # To open a sensor is to read it.
-                if self._queue.pause_while_measuring(closed, 0.0):
-                    power = PowerWatch(config.root, config.power.source, config.power.sources())
-                    with contextlib.closing(power):
-                        sampler = TelemetrySampler(config.root, power.power_mw)
-                        watching = True
-                        while watching:
-                            yield answers.telemetry_to_wire(sampler.sample(self._queue.jobs()))
-                            watching = self._queue.pause_while_measuring(closed, interval_s)
+            # To open a sensor is to read it.
+            if self._queue.pause_while_measuring(closed, 0.0):
+                power = PowerWatch(config.root, config.power.source, config.power.sources())
+                with contextlib.closing(power):
+                    sampler = TelemetrySampler(config.root, power.power_mw)
+                    watching = True
+                    while watching:
+                        yield answers.telemetry_to_wire(sampler.sample(self._queue.jobs()))
+                        watching = self._queue.pause_while_measuring(closed, interval_s)
             if not closed.is_set():
                 raise AgentStoppingError("the agent is shutting down; watch again when it is back")
 
@@ -141,16 +106,15 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
 class ModelService(model_pb2_grpc.ModelServiceServicer):
     """The model cache. To take a model in is work, and waits while another one is timed."""
 
-    def __init__(self, *, models: ModelStore, slots: StreamSlots, window: TimedWindow) -> None:
+    def __init__(self, *, models: ModelStore, window: TimedWindow) -> None:
         self._models = models
-        self._slots = slots
         self._window = window
 
     def HasModel(  # noqa: N802 (generated name)
         self, request: model_pb2.HasModelRequest, context: grpc.ServicerContext
     ) -> model_pb2.HasModelResponse:
         """Tell whether a model is held."""
-        with _answering(context):
+        with answering(context):
             sha256 = requests.sha256_from_wire(request.sha256)
             return model_pb2.HasModelResponse(present=self._models.size_bytes(sha256) is not None)
 
@@ -160,7 +124,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         context: grpc.ServicerContext,
     ) -> model_pb2.UploadModelResponse:
         """Receive a model; one that is already held is answered at once, without reading its chunks."""
-        with _answering(context), self._slots.taken():
+        with answering(context):
             messages = self._between_windows(request_iterator, context)
             first = next(messages, None)
             if first is None or first.WhichOneof("part") != "header":
@@ -214,20 +178,20 @@ class BenchmarkService(benchmark_pb2_grpc.BenchmarkServiceServicer):
         board: Board,
         queue: BenchmarkQueue,
         history: History,
-        slots: StreamSlots,
+        callers: Callers,
     ) -> None:
         self._board = board
+        self._callers = callers
         self._queue = queue
         self._history = history
-        self._slots = slots
 
     def RunBenchmark(  # noqa: N802 (generated name)
         self, request: benchmark_pb2.RunBenchmarkRequest, context: grpc.ServicerContext
     ) -> Iterator[benchmark_pb2.BenchmarkEvent]:
         """Stream a job's events, whether it is new, under way or finished."""
-        with _answering(context), self._slots.taken():
+        with answering(context):
             wanted = requests.request_from_wire(request, self._board)
-            subscription = self._queue.submit(wanted)
+            subscription = self._queue.submit(wanted, self._callers.of(context).name)
             # False where the caller has already gone: the job goes on, but nobody listens.
             if not context.add_callback(subscription.close):
                 return
@@ -238,15 +202,17 @@ class BenchmarkService(benchmark_pb2_grpc.BenchmarkServiceServicer):
         self, request: benchmark_pb2.CancelBenchmarkRequest, context: grpc.ServicerContext
     ) -> benchmark_pb2.CancelBenchmarkResponse:
         """End a job."""
-        with _answering(context):
+        with answering(context):
             request_id = requests.request_id_from_wire(request.request_id)
-            return benchmark_pb2.CancelBenchmarkResponse(cancelled=self._queue.cancel(request_id))
+            caller = self._callers.of(context)
+            owner = None if caller.role >= Role.ADMIN else caller.name
+            return benchmark_pb2.CancelBenchmarkResponse(cancelled=self._queue.cancel(request_id, owner))
 
     def GetBenchmark(  # noqa: N802 (generated name)
         self, request: benchmark_pb2.GetBenchmarkRequest, context: grpc.ServicerContext
     ) -> benchmark_pb2.BenchmarkRecord:
         """Return one finished benchmark."""
-        with _answering(context):
+        with answering(context):
             request_id = requests.request_id_from_wire(request.request_id)
             found = self._history.find(request_id)
             if found is None:
@@ -257,7 +223,7 @@ class BenchmarkService(benchmark_pb2_grpc.BenchmarkServiceServicer):
         self, request: benchmark_pb2.ListBenchmarksRequest, context: grpc.ServicerContext
     ) -> benchmark_pb2.ListBenchmarksResponse:
         """Return one page of finished benchmarks."""
-        with _answering(context):
+        with answering(context):
             query = requests.page_query_from_wire(request)
             return answers.page_to_wire(
                 self._history.page(

@@ -111,6 +111,8 @@ def test_registered_devices_are_listed_and_removed(home: Path) -> None:
     home.mkdir()
     (home / "devices.json").write_text('{"pi4": "pi4.lan:50151"}')
 
-    assert json.loads(printed("devices", "list", "--json")) == [{"name": "pi4", "address": "pi4.lan:50151"}]
+    assert json.loads(printed("devices", "list", "--json")) == [
+        {"name": "pi4", "address": "pi4.lan:50151", "paired": False}
+    ]
     assert "removed pi4" in printed("devices", "remove", "pi4")
     assert json.loads(printed("devices", "list", "--json")) == []

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -116,11 +116,13 @@ def upload_parts(
 class Agent:
     """A running agent and a client of it."""
 
-    def __init__(self, process: subprocess.Popen[str], address: str, state_dir: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[str], address: str, state_dir: Path, channel: grpc.Channel
+    ) -> None:
         self.process = process
         self.address = address
         self.state_dir = state_dir
-        self.channel = grpc.insecure_channel(address)
+        self.channel = channel
         self.devices = device_pb2_grpc.DeviceServiceStub(self.channel)
         self.models = model_pb2_grpc.ModelServiceStub(self.channel)
         self.benchmarks = benchmark_pb2_grpc.BenchmarkServiceStub(self.channel)
@@ -185,11 +187,20 @@ class Agent:
 
 @contextlib.contextmanager
 def running_agent(
-    state_dir: Path, *options: str, address: str = "127.0.0.1:0", prefix: Sequence[str] = ()
+    state_dir: Path,
+    *options: str,
+    address: str = "127.0.0.1:0",
+    prefix: Sequence[str] = (),
+    channel_to: Callable[[str], grpc.Channel] | None = None,
 ) -> Iterator[Agent]:
-    """Run an agent, behind the words of `prefix`, until the context closes."""
+    """Run an agent, behind the words of `prefix`, until the context closes.
+
+    It has TLS where `channel_to` tells how to reach its address, and none otherwise.
+    """
     state_dir.mkdir(parents=True, exist_ok=True)
     command = [*prefix, sys.executable, "-m", "device_agent", "serve", "--address", address]
+    if channel_to is None:
+        command += ["--insecure"]
     # Tests of the gate and of retries ask for them; the others need not wait for a quiet machine.
     command += ["--gate-limit-s", "0", "--retries", "0"]
     command += ["--state-dir", str(state_dir), "--exit-on-stdin-eof", *options]
@@ -203,7 +214,8 @@ def running_agent(
         if not line.startswith("listening on "):
             process.kill()
             raise RuntimeError((state_dir / "stderr.log").read_text())
-        agent = Agent(process, line.removeprefix("listening on ").strip(), state_dir)
+        bound = line.removeprefix("listening on ").strip()
+        agent = Agent(process, bound, state_dir, (channel_to or grpc.insecure_channel)(bound))
         try:
             yield agent
         finally:

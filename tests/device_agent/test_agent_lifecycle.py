@@ -21,7 +21,7 @@ from agent_harness import (
 from edgenas.v1 import benchmark_pb2, device_pb2, model_pb2
 
 from device_agent.errors import StartupError
-from device_agent.serving.server import parse_address
+from device_agent.serving.listening import parse_address
 
 
 def serve(state_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -169,16 +169,10 @@ def test_missing_worker_python_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1", "board.local"])
-def test_network_address_needs_consent(tmp_path: Path, host: str):
-    assert_refused(serve(tmp_path, "--address", f"{host}:50151"), "is reachable from the network")
-
-
-def test_network_address_is_served_with_consent(tmp_path: Path):
-    with running_agent(tmp_path, "--allow-insecure-network", address="0.0.0.0:0") as agent:
-        port = agent.address.rpartition(":")[2]
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            grpc.channel_ready_future(channel).result(CALL_LIMIT_S)
-    assert "can run models on this board" in (tmp_path / "stderr.log").read_text()
+def test_network_address_without_tls_is_refused(tmp_path: Path, host: str):
+    assert_refused(
+        serve(tmp_path, "--insecure", "--address", f"{host}:50151"), "is reachable from the network"
+    )
 
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1", ":50151", "127.0.0.1:x", "127.0.0.1:65536"])

@@ -55,53 +55,53 @@ def queue(tmp_path: Path):
 
 def test_queue_is_bounded(queue: BenchmarkQueue):
     for number in range(WAITING_LIMIT):
-        queue.submit(request(str(number)))
+        queue.submit(request(str(number)), "bench")
     with pytest.raises(QueueFullError, match="1000 benchmarks wait"):
-        queue.submit(request("one too many"))
-    queue.submit(request("0"))
+        queue.submit(request("one too many"), "bench")
+    queue.submit(request("0"), "bench")
 
 
 def test_who_joins_late_is_told_the_latest_position(queue: BenchmarkQueue):
     for name in ("first", "second", "third"):
-        queue.submit(request(name))
+        queue.submit(request(name), "bench")
     queue.cancel("first")
     queue.cancel("second")
-    assert next(iter(queue.submit(request("third")))) == Queued(position=0)
+    assert next(iter(queue.submit(request("third"), "bench"))) == Queued(position=0)
 
 
 def test_closed_subscription_ends(queue: BenchmarkQueue):
-    subscription = queue.submit(request("left"))
+    subscription = queue.submit(request("left"), "bench")
     subscription.close()
     assert list(subscription) == []
     assert queue.jobs() == 1
 
 
 def test_another_name_for_the_model_is_the_same_measurement(queue: BenchmarkQueue):
-    queue.submit(request("same", name="one"))
-    queue.submit(request("same", name="two"))
+    queue.submit(request("same", name="one"), "bench")
+    queue.submit(request("same", name="two"), "bench")
     assert queue.jobs() == 1
 
 
 def test_waiting_request_id_with_another_spec_is_refused(queue: BenchmarkQueue):
-    queue.submit(request("taken"))
+    queue.submit(request("taken"), "bench")
     other = BenchmarkRequest(request_id="taken", model_sha256="0" * 64, model_name="", spec=SPEC)
     with pytest.raises(RequestConflictError, match="'taken' was used with another model or spec"):
-        queue.submit(other)
+        queue.submit(other, "bench")
 
 
 def test_stopped_queue_accepts_nothing(queue: BenchmarkQueue):
     queue.start()
     queue.stop()
     with pytest.raises(AgentStoppingError, match="shutting down"):
-        queue.submit(request("too late"))
+        queue.submit(request("too late"), "bench")
 
 
 def test_job_runs_after_the_waiting_worker_was_let_go(queue: BenchmarkQueue):
-    queue.submit(request("after a rest"))
+    queue.submit(request("after a rest"), "bench")
     queue._measurer.prepare()
     queue._measurer.release()
     queue.start()
-    *_, last = queue.submit(request("after a rest"))
+    *_, last = queue.submit(request("after a rest"), "bench")
     queue.stop()
     assert last.record
 

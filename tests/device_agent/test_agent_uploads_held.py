@@ -17,9 +17,11 @@ from edgenas.v1 import model_pb2, model_pb2_grpc
 from device_agent.measuring.measurer import MeasuringConfig
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.serving import server as agent_server
+from device_agent.serving.admission.callers import Anybody
+from device_agent.serving.admission.guard import Guard, StreamSlots
 from device_agent.serving.models import ModelStore
 from device_agent.serving.server import AgentConfig, serving
-from device_agent.serving.services import ModelService, StreamSlots
+from device_agent.serving.services import ModelService
 
 CHUNK = 1 << 16
 # Longer than any test here lasts.
@@ -58,9 +60,10 @@ class Cache:
 def cache(tmp_path: Path) -> Iterator[Cache]:
     store = ModelStore(tmp_path, cache_limit_bytes=10 * len(DATA), model_limit_bytes=10 * len(DATA))
     window = WatchedWindow()
-    server = grpc.server(ThreadPoolExecutor(4))
     # One slot: an upload that never ends keeps all others out.
-    service = ModelService(models=store, slots=StreamSlots(1), window=window)
+    guard = Guard(Anybody(), StreamSlots(1, 1))
+    server = grpc.server(ThreadPoolExecutor(4), interceptors=[guard])
+    service = ModelService(models=store, window=window)
     model_pb2_grpc.add_ModelServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -149,7 +152,7 @@ def test_stopping_agent_ends_held_uploads(tmp_path: Path, monkeypatch: pytest.Mo
         measuring=MeasuringConfig(worker_python=sys.executable, job_timeout_s=CALL_LIMIT_S),
         cache_limit_bytes=10 * len(DATA),
         history_limit_bytes=None,
-        allow_insecure_network=False,
+        insecure=True,
     )
     with (
         window.open(HELD_S),

@@ -37,8 +37,8 @@ def test_registry_keeps_what_was_added(registry: DeviceRegistry, tmp_path: Path)
     again = DeviceRegistry(tmp_path / "home" / "devices.json")
 
     assert again.devices() == [
-        RegisteredDevice(name="jetson", address="10.0.0.7:6000"),
-        RegisteredDevice(name="pi4", address="pi4.lan:50151"),
+        RegisteredDevice(name="jetson", address="10.0.0.7:6000", paired=False),
+        RegisteredDevice(name="pi4", address="pi4.lan:50151", paired=False),
     ]
     assert again.find("pi4").address == "pi4.lan:50151"
 

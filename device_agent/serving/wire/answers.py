@@ -40,8 +40,8 @@ from device_agent.serving.wire.tables import (
     PRECISIONS_TO_WIRE,
     REASONS_TO_WIRE,
 )
+from device_agent.serving.wire.versions import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
 
-PROTOCOL_VERSION = 1
 TABLE_COLUMNS = (
     "started (UTC)",
     "request id",
@@ -60,11 +60,14 @@ def device_to_wire(
     power_sources: Sequence[tuple[PowerSource, str | None]],
     energy_model: EnergyModel | None,
     model_limit_bytes: int,
+    next_certificate: bytes,
 ) -> device_pb2.DescribeDeviceResponse:
     """Return the board's description. The formula, where there is one, is its last source of power and covers nothing."""
     formula = () if energy_model is None else (device_pb2.PowerSourceDescription(name=modelled.NAME),)
     return device_pb2.DescribeDeviceResponse(
         protocol_version=PROTOCOL_VERSION,
+        oldest_protocol_version=OLDEST_PROTOCOL_VERSION,
+        next_certificate=next_certificate,
         agent_version=__version__,
         hostname=board.hostname,
         board_model=board.board_model,

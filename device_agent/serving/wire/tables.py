@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 import grpc
-from edgenas.v1 import benchmark_pb2, measurement_pb2, model_pb2
+from edgenas.v1 import access_pb2, benchmark_pb2, measurement_pb2, model_pb2
 
 from device_agent import errors
+from device_agent.access.roles import Role
 from device_agent.benchmark import (
     FailureReason,
     Flag,
@@ -17,6 +18,11 @@ from device_agent.benchmark import (
 )
 
 STATUS_OF: Mapping[type[errors.CallError], grpc.StatusCode] = {
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.ClientNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.PairingLockedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.WireVersionError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelMismatchError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
@@ -29,6 +35,7 @@ STATUS_OF: Mapping[type[errors.CallError], grpc.StatusCode] = {
     errors.RuntimeStartingError: grpc.StatusCode.UNAVAILABLE,
     errors.AgentStoppingError: grpc.StatusCode.UNAVAILABLE,
     errors.ModelCacheError: grpc.StatusCode.INTERNAL,
+    errors.AccessError: grpc.StatusCode.INTERNAL,
     errors.HistoryError: grpc.StatusCode.INTERNAL,
     errors.JobCrashedError: grpc.StatusCode.INTERNAL,
 }
@@ -69,3 +76,4 @@ REASONS_TO_WIRE = {
 FLAGS_TO_WIRE = {
     flag: measurement_pb2.MeasurementFlag.Value(f"MEASUREMENT_FLAG_{flag.name}") for flag in Flag
 }
+ROLES_TO_WIRE = {role: access_pb2.Role.Value(f"ROLE_{role.name}") for role in Role}

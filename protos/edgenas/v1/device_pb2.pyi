@@ -50,8 +50,13 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
     MODEL_SIZE_LIMIT_BYTES_FIELD_NUMBER: builtins.int
     UNAVAILABLE_RUNTIMES_FIELD_NUMBER: builtins.int
     POWER_SOURCES_FIELD_NUMBER: builtins.int
+    OLDEST_PROTOCOL_VERSION_FIELD_NUMBER: builtins.int
+    NEXT_CERTIFICATE_FIELD_NUMBER: builtins.int
+    SANDBOX_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
-    """Version of the wire format; it grows when a field changes its meaning, not when one is added."""
+    """Newest version of the wire format that the agent speaks; it grows when a field changes its meaning, not when one
+    is added.
+    """
     agent_version: builtins.str
     """Version of the agent's distribution, e.g. "0.1.0"."""
     hostname: builtins.str
@@ -79,6 +84,12 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
     """
     model_size_limit_bytes: builtins.int
     """Largest model the agent accepts, in bytes."""
+    oldest_protocol_version: builtins.int
+    """Oldest version of the wire format that the agent still speaks; 0 says that it speaks `protocol_version` alone."""
+    next_certificate: builtins.bytes
+    """The certificate, in DER, that the agent will soon use in place of the one it uses now. A caller that pins the
+    present one pins this one as well. Empty where no change is near.
+    """
     @property
     def runtimes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RuntimeDescription]:
         """What can run a model here."""
@@ -90,6 +101,10 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
     @property
     def power_sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PowerSourceDescription]:
         """Where the board's power can be read, best first, and where it cannot, with the reason."""
+
+    @property
+    def sandbox(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SandboxLayer]:
+        """What keeps models from harming the board, and what is not to be had here."""
 
     def __init__(
         self,
@@ -111,9 +126,12 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
         model_size_limit_bytes: builtins.int = ...,
         unavailable_runtimes: collections.abc.Iterable[Global___UnavailableRuntime] | None = ...,
         power_sources: collections.abc.Iterable[Global___PowerSourceDescription] | None = ...,
+        oldest_protocol_version: builtins.int = ...,
+        next_certificate: builtins.bytes = ...,
+        sandbox: collections.abc.Iterable[Global___SandboxLayer] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_board_model", b"_board_model", "_boot_id", b"_boot_id", "_cpu_model", b"_cpu_model", "board_model", b"board_model", "boot_id", b"boot_id", "cpu_model", b"cpu_model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_board_model", b"_board_model", "_boot_id", b"_boot_id", "_cpu_model", b"_cpu_model", "agent_version", b"agent_version", "board_model", b"board_model", "boot_id", b"boot_id", "cpu_model", b"cpu_model", "hostname", b"hostname", "kernel_release", b"kernel_release", "logical_cores", b"logical_cores", "machine", b"machine", "memory_bytes", b"memory_bytes", "model_size_limit_bytes", b"model_size_limit_bytes", "os_name", b"os_name", "physical_cores", b"physical_cores", "power_sources", b"power_sources", "protocol_version", b"protocol_version", "python_version", b"python_version", "runtimes", b"runtimes", "unavailable_runtimes", b"unavailable_runtimes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_board_model", b"_board_model", "_boot_id", b"_boot_id", "_cpu_model", b"_cpu_model", "agent_version", b"agent_version", "board_model", b"board_model", "boot_id", b"boot_id", "cpu_model", b"cpu_model", "hostname", b"hostname", "kernel_release", b"kernel_release", "logical_cores", b"logical_cores", "machine", b"machine", "memory_bytes", b"memory_bytes", "model_size_limit_bytes", b"model_size_limit_bytes", "next_certificate", b"next_certificate", "oldest_protocol_version", b"oldest_protocol_version", "os_name", b"os_name", "physical_cores", b"physical_cores", "power_sources", b"power_sources", "protocol_version", b"protocol_version", "python_version", b"python_version", "runtimes", b"runtimes", "sandbox", b"sandbox", "unavailable_runtimes", b"unavailable_runtimes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_board_model", b"_board_model"]) -> typing.Literal["board_model"] | None: ...
     @typing.overload
@@ -122,6 +140,28 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_cpu_model", b"_cpu_model"]) -> typing.Literal["cpu_model"] | None: ...
 
 Global___DescribeDeviceResponse: typing_extensions.TypeAlias = DescribeDeviceResponse
+
+@typing.final
+class SandboxLayer(google.protobuf.message.Message):
+    """One way in which the process that runs a model is confined."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ABSENT_REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """E.g. "network"."""
+    absent_reason: builtins.str
+    """Empty where it is in effect; otherwise what stands in the way."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        absent_reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["absent_reason", b"absent_reason", "name", b"name"]) -> None: ...
+
+Global___SandboxLayer: typing_extensions.TypeAlias = SandboxLayer
 
 @typing.final
 class UnavailableRuntime(google.protobuf.message.Message):

@@ -1,0 +1,69 @@
+"""Why an agent and this host cannot agree on a connection, which gRPC tells as no more than "unavailable"."""
+
+import socket
+import ssl
+import tempfile
+import time
+
+from controller.devices.credentials import SERVER_NAME, Credentials, fingerprint
+
+_LIMIT_S = 5.0
+_PAUSE_S = 1.0
+
+
+def handshake_refusal(address: str, credentials: Credentials) -> str | None:
+    """Connect once as gRPC does, and return why TLS fails; None where it does not, or nobody is there.
+
+    Args:
+        address: `HOST:PORT` of the agent.
+        credentials: What this host and the board know each other by.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["h2"])
+    try:
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as identity:
+            # The standard library takes these from a file alone.
+            identity.write(credentials.key + credentials.certificate)
+            identity.flush()
+            context.load_cert_chain(identity.name)
+        context.load_verify_locations(cadata="".join(credentials.agent_certificates))
+        # An agent that is just shutting down looks the same, once.
+        if _is_sent_away(address, context):
+            time.sleep(_PAUSE_S)
+            if not _is_sent_away(address, context):
+                return None
+            return (
+                "it does not take this host's certificate: it was revoked there, or has expired, or the board's clock is "
+                "wrong; remove the device and add it again"
+            )
+    except ssl.SSLCertVerificationError as error:
+        return _of_the_agent(address, error)
+    except OSError:
+        pass
+    return None
+
+
+def _is_sent_away(address: str, context: ssl.SSLContext) -> bool:
+    """Return whether the agent closes the connection once it has seen this host's certificate.
+
+    With TLS 1.3 that comes after the handshake, when an agent that takes it sends its HTTP/2 settings.
+    """
+    host, _, port = address.rpartition(":")
+    with (
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LIMIT_S) as plain,
+        context.wrap_socket(plain, server_hostname=SERVER_NAME) as connection,
+    ):
+        return connection.recv(1) == b""
+
+
+def _of_the_agent(address: str, error: ssl.SSLCertVerificationError) -> str:
+    host, _, port = address.rpartition(":")
+    try:
+        pem = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_LIMIT_S)
+        shown = f" ({fingerprint(ssl.PEM_cert_to_DER_cert(pem))[:16]})"
+    except (OSError, ValueError):
+        shown = ""
+    return (
+        f"the certificate that it shows{shown} is not the one that it was paired with ({error.verify_message}): the agent "
+        "was installed anew, or somebody else answers there; once you know which, remove the device and add it again"
+    )
