@@ -1,0 +1,370 @@
+"""A board and a host become acquainted, and stay so, with the commands that people type."""
+
+import contextlib
+import json
+import re
+import ssl
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from command_line import PYTHON, command, environment
+from edgenas.v1 import access_pb2, access_pb2_grpc
+
+from controller.devices.credentials import new_credentials
+
+LIMIT_S = 60
+AGENT = str(PYTHON.with_name("edgenas-agent"))
+
+
+class Board:
+    """An agent with TLS in a process of its own, and the commands of its state directory."""
+
+    def __init__(self, state_dir: Path, process: "subprocess.Popen[str]", address: str) -> None:
+        self.state_dir = state_dir
+        self.process = process
+        self.address = address
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        line = [AGENT, *arguments, "--state-dir", str(self.state_dir)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=LIMIT_S)
+
+    def clients(self) -> list[dict[str, str]]:
+        return json.loads(self.run("clients", "list", "--json").stdout)
+
+    @contextlib.contextmanager
+    def pairing(self, *options: str) -> Iterator["Pairing"]:
+        """Show a code, on a free port."""
+        line = [AGENT, "pair", "--address", "127.0.0.1:0", *options, "--state-dir", str(self.state_dir)]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as shown:
+            assert shown.stdout is not None
+            code = shown.stdout.readline().removeprefix("code: ").strip()
+            port = re.search(r"--pairing-port (\d+)", shown.stdout.readline())
+            assert port is not None
+            yield Pairing(self.address, code, int(port[1]), shown)
+            shown.kill()
+
+
+class Pairing:
+    """A code that a board shows."""
+
+    def __init__(self, address: str, code: str, port: int, process: "subprocess.Popen[str]") -> None:
+        self.address = address
+        self.code = code
+        self.port = port
+        self.process = process
+
+    def add(
+        self, home: Path, name: str, *, code: str | None = None, port: int | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        chosen = ["--code", code or self.code, "--pairing-port", str(port or self.port)]
+        return edgenas(home, "devices", "add", self.address, "--name", name, *chosen)
+
+    def said(self) -> str:
+        """Return the rest of what it says, once it has ended."""
+        return "".join(self.process.communicate(timeout=LIMIT_S))
+
+
+def edgenas(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=LIMIT_S, env=environment(home)
+    )
+
+
+@contextlib.contextmanager
+def serving(state_dir: Path, address: str = "127.0.0.1:0") -> Iterator[Board]:
+    line = [AGENT, "serve", "--address", address, "--state-dir", str(state_dir), "--exit-on-stdin-eof"]
+    with (
+        state_dir.with_suffix(".log").open("a") as log,
+        subprocess.Popen(
+            [*line, "--gate-limit-s", "0", "--retries", "0"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        bound = process.stdout.readline().removeprefix("listening on ").strip()
+        assert bound, state_dir.with_suffix(".log").read_text()
+        yield Board(state_dir, process, bound)
+        process.stdin.close()
+        process.wait(LIMIT_S)
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Board]:
+    with serving(tmp_path / "board") as running:
+        yield running
+
+
+@pytest.fixture
+def paired(board: Board, tmp_path: Path) -> tuple[Board, Path]:
+    """Return a board and the home of a host that knows it as `pi`."""
+    home = tmp_path / "home"
+    with board.pairing() as pairing:
+        done = pairing.add(home, "pi")
+        assert done.returncode == 0, done.stderr
+        assert "paired with" in pairing.said()
+    return board, home
+
+
+def test_paired_board_measures_and_is_asked(paired: tuple[Board, Path], small_onnx: Path) -> None:
+    _, home = paired
+
+    measured = edgenas(home, "bench", str(small_onnx), "--device", "pi", "--rounds", "1", "--json")
+    asked = edgenas(home, "benchmarks", "list", "--device", "pi", "--json")
+
+    assert measured.returncode == 0, measured.stderr
+    assert len(json.loads(asked.stdout)) == 1
+
+
+def test_keys_are_made_on_each_side_and_read_by_their_owner_alone(paired: tuple[Board, Path]) -> None:
+    board, home = paired
+    private = [board.state_dir / "identity/current.json", home / "devices/pi/identity.pem"]
+
+    keys = [re.search(r"PRIVATE KEY-----(.+?)-----END", path.read_text(), re.DOTALL) for path in private]
+
+    assert [oct(path.stat().st_mode & 0o777) for path in private] == ["0o600", "0o600"]
+    assert len({match[1].replace("\\n", "").replace("\n", "") for match in keys if match}) == 2
+    host_certificate = (home / "devices/pi/identity.pem").read_text()
+    assert "PRIVATE KEY" not in (board.state_dir / "clients.json").read_text()
+    assert "PRIVATE KEY" not in (home / "devices/pi/agent.pem").read_text()
+    assert "CERTIFICATE" in host_certificate
+
+
+def test_code_is_good_for_one_host(board: Board, tmp_path: Path) -> None:
+    with board.pairing() as pairing:
+        first = pairing.add(tmp_path / "first", "pi")
+        pairing.said()
+        second = pairing.add(tmp_path / "second", "pi")
+
+    assert first.returncode == 0
+    assert second.returncode == 2
+    assert "nobody waits to be paired" in second.stderr
+    assert len(board.clients()) == 1
+
+
+def test_replayed_code_does_not_pair_at_the_next_pairing(board: Board, tmp_path: Path) -> None:
+    with board.pairing() as pairing:
+        assert pairing.add(tmp_path / "first", "pi").returncode == 0
+    with board.pairing() as again:
+        replayed = again.add(tmp_path / "second", "pi", code=pairing.code)
+
+    assert replayed.returncode == 2
+    assert "the code is wrong" in replayed.stderr
+    assert len(board.clients()) == 1
+    assert not (tmp_path / "second/devices.json").exists()
+
+
+def test_guessed_codes_lock_it_for_everyone(board: Board, tmp_path: Path) -> None:
+    with board.pairing() as pairing:
+        wrong = f"{(int(pairing.code.replace('-', '')) + 1) % 10**8:08}"
+        tries = [pairing.add(tmp_path / "guesser", "pi", code=wrong) for _ in range(5)]
+        said = pairing.said()
+        late = pairing.add(tmp_path / "owner", "pi")
+
+    assert [done.returncode for done in tries] == [2] * 5
+    assert "4 tries are left" in tries[0].stderr
+    assert "locked now" in tries[4].stderr
+    assert "nobody was paired" in said
+    assert pairing.process.returncode == 2
+    assert late.returncode == 2
+    assert board.clients() == []
+
+
+class ManInTheMiddle(access_pb2_grpc.PairingServiceServicer):
+    """Answers hosts with a certificate of its own, and passes what they say on to the board."""
+
+    def __init__(self, board_port: int) -> None:
+        self.own = new_credentials("edgenas-agent")
+        self._board_port = board_port
+        self.seen: list[bytes] = []
+
+    def Pair(  # noqa: N802 (generated name)
+        self, request_iterator: Iterator[access_pb2.PairRequest], context: grpc.ServicerContext
+    ) -> Iterator[access_pb2.PairResponse]:
+        pem = ssl.get_server_certificate(("127.0.0.1", self._board_port))
+        channel = grpc.secure_channel(
+            f"127.0.0.1:{self._board_port}",
+            grpc.ssl_channel_credentials(root_certificates=pem.encode()),
+            options=(("grpc.ssl_target_name_override", "edgenas-agent"),),
+        )
+
+        def passed_on() -> Iterator[access_pb2.PairRequest]:
+            for request in request_iterator:
+                self.seen.append(request.SerializeToString())
+                yield request
+
+        with channel:
+            try:
+                yield from access_pb2_grpc.PairingServiceStub(channel).Pair(passed_on(), timeout=LIMIT_S)
+            except grpc.RpcError as error:
+                context.abort(error.code(), error.details())
+
+
+def test_man_in_the_middle_pairs_neither_side(board: Board, tmp_path: Path) -> None:
+    with board.pairing() as pairing:
+        attacker = ManInTheMiddle(pairing.port)
+        # Its certificate must bear the name that hosts ask for; the board's own does.
+        server = grpc.server(ThreadPoolExecutor(2))
+        access_pb2_grpc.add_PairingServiceServicer_to_server(attacker, server)
+        identity = _named_identity()
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([identity]))
+        server.start()
+        attacked = pairing.add(tmp_path / "home", "pi", port=port)
+        server.stop(None).wait(LIMIT_S)
+        undisturbed = pairing.add(tmp_path / "home", "pi")
+
+    assert attacked.returncode == 2
+    assert "somebody stands between" in attacked.stderr
+    assert len(attacker.seen) == 2, "the attack went through both of the host's messages"
+    assert not any(pairing.code.replace("-", "").encode() in seen for seen in attacker.seen)
+    # It has cost one try, no more.
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    assert len(board.clients()) == 1
+
+
+def test_who_does_not_know_the_code_is_not_taken_for_the_board(tmp_path: Path) -> None:
+    """An impostor without a board behind it answers as far as it can."""
+
+    class Impostor(access_pb2_grpc.PairingServiceServicer):
+        def Pair(  # noqa: N802 (generated name)
+            self, request_iterator: Iterator[access_pb2.PairRequest], context: grpc.ServicerContext
+        ) -> Iterator[access_pb2.PairResponse]:
+            from spake2 import SPAKE2_B
+
+            next(request_iterator)
+            message = SPAKE2_B(b"00000000").start()
+            yield access_pb2.PairResponse(challenge=access_pb2.PairChallenge(message=message))
+            next(request_iterator)
+            yield access_pb2.PairResponse(accepted=access_pb2.PairAccepted(proof=bytes(32), role=3))
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    access_pb2_grpc.add_PairingServiceServicer_to_server(Impostor(), server)
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([_named_identity()]))
+    server.start()
+    done = edgenas(
+        tmp_path, "devices", "add", "127.0.0.1", "--code", "1234-5678", "--pairing-port", str(port)
+    )
+    server.stop(None).wait(LIMIT_S)
+
+    assert done.returncode == 2
+    assert "does not know the code" in done.stderr
+    assert not (tmp_path / "devices.json").exists()
+
+
+def _named_identity() -> tuple[bytes, bytes]:
+    """Return a key and certificate that bear the name that hosts ask for."""
+    made = subprocess.run(
+        [PYTHON, "-m", "device_agent.access.certificates", "make", "impostor"],
+        capture_output=True,
+        check=True,
+    )
+    identity = json.loads(made.stdout)
+    return identity["private_key"].encode(), identity["certificate"].encode()
+
+
+def test_role_is_the_one_that_the_board_gave(board: Board, tmp_path: Path, small_onnx: Path) -> None:
+    with board.pairing("--role", "query") as pairing:
+        assert "role query" in pairing.add(tmp_path / "home", "pi").stdout
+
+    refused = edgenas(tmp_path / "home", "bench", str(small_onnx), "--device", "pi")
+    read = edgenas(tmp_path / "home", "benchmarks", "list", "--device", "pi", "--json")
+
+    assert refused.returncode == 2
+    assert "has the role query, and UploadModel needs the role measure" in refused.stderr
+    assert json.loads(read.stdout) == []
+
+
+def test_revoked_host_is_told_so(paired: tuple[Board, Path]) -> None:
+    board, home = paired
+    (client,) = board.clients()
+    assert board.run("clients", "revoke", client["name"]).returncode == 0
+
+    refused = edgenas(home, "devices", "ping", "pi")
+
+    assert refused.returncode == 2
+    assert "it does not take this host's certificate" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_agent_installed_anew_is_not_trusted(paired: tuple[Board, Path], tmp_path: Path) -> None:
+    board, home = paired
+    assert board.process.stdin is not None
+    board.process.stdin.close()
+    board.process.wait(LIMIT_S)
+    with serving(tmp_path / "anew", board.address):
+        refused = edgenas(home, "devices", "ping", "pi")
+
+    assert refused.returncode == 2
+    assert "is not the one that it was paired with" in refused.stderr
+
+
+def test_removed_board_forgets_the_host(paired: tuple[Board, Path]) -> None:
+    board, home = paired
+
+    removed = edgenas(home, "devices", "remove", "pi")
+
+    assert removed.stdout == "removed pi\n"
+    assert board.clients() == []
+    assert not (home / "devices/pi").exists()
+
+
+def test_host_renews_its_certificate(paired: tuple[Board, Path]) -> None:
+    board, home = paired
+    before = (board.clients()[0]["fingerprint"], (home / "devices/pi/identity.pem").read_text())
+
+    assert edgenas(home, "devices", "rotate", "pi").returncode == 0
+
+    after = (board.clients()[0]["fingerprint"], (home / "devices/pi/identity.pem").read_text())
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+    assert edgenas(home, "devices", "ping", "pi").returncode == 0
+
+
+def test_agent_changes_its_certificate_when_every_host_knows_it(paired: tuple[Board, Path]) -> None:
+    board, home = paired
+    with board.pairing() as pairing:
+        assert pairing.add(home.with_name("other"), "pi").returncode == 0
+    before = _shown(board)
+
+    waits = board.run("rotate").stdout
+    assert edgenas(home, "devices", "ping", "pi").returncode == 0
+    one_knows = _shown(board)
+    assert edgenas(home.with_name("other"), "devices", "ping", "pi").returncode == 0
+    both_know = _shown(board)
+
+    assert "waits for" in waits
+    assert before == one_knows != both_know
+    for known in (home, home.with_name("other")):
+        assert edgenas(known, "devices", "ping", "pi").returncode == 0
+
+
+def _shown(board: Board) -> str:
+    host, _, port = board.address.rpartition(":")
+    return ssl.get_server_certificate((host, int(port)))
+
+
+@pytest.mark.parametrize("code", ["", "1234", "1234-567x", "12345678 9"])
+def test_code_that_is_none_is_refused_before_a_try_is_lost(board: Board, tmp_path: Path, code: str) -> None:
+    with board.pairing() as pairing:
+        refused = edgenas(
+            tmp_path,
+            *("devices", "add", board.address, "--code", code or " ", "--pairing-port", str(pairing.port)),
+        )
+        assert pairing.add(tmp_path, "pi").returncode == 0
+
+    assert refused.returncode == 2
+    assert "expected the 8 digits" in refused.stderr
+
+
+def test_board_without_tls_is_asked_on_loopback_alone(tmp_path: Path) -> None:
+    refused = edgenas(tmp_path, "devices", "add", "192.0.2.1", "--insecure")
+
+    assert refused.returncode == 2
+    assert "is not paired, and without TLS only this machine's own agents are asked" in refused.stderr
