@@ -63,6 +63,8 @@ class FailureReason(enum.Enum):
     UNSUPPORTED_OPERATOR = "unsupported_operator"
     EXTERNAL_DATA = "external_data"
     CUSTOM_OPERATOR = "custom_operator"
+    LOST = "lost"
+    ABANDONED = "abandoned"
 
 
 class Flag(enum.Enum):

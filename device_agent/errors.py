@@ -26,6 +26,7 @@ AgentError
     ├── RuntimeStartingError     the first worker is still importing the runtime
     ├── AgentStoppingError       the agent is shutting down
     ├── ModelCacheError          the model cache cannot be read or written
+    ├── JournalError             the journal of accepted jobs cannot be read or written
     ├── AccessError              the list of clients cannot be read or written
     ├── HistoryError             the history database cannot be read or written
     └── JobCrashedError          a defect of the agent ended the job
@@ -147,6 +148,10 @@ class AgentStoppingError(CallError):
 
 class ModelCacheError(CallError):
     """The model cache cannot be read or written."""
+
+
+class JournalError(CallError):
+    """The journal of accepted jobs cannot be read or written."""
 
 
 class AccessError(CallError):

@@ -32,11 +32,16 @@ _DEADLINE_S = 15.0
 _UPLOAD_SILENCE_S = 300.0
 _CHUNK_BYTES = 1 << 20
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 10.0
+_LOST_LIMIT = 3  # a model that takes the whole board down does so each time
 _OLDEST_OPTIONS = {"threads", "input_shapes", "seed"}  # every agent heeds them
 _ANSWERED_OPTIONS = {"energy", "power_source", "macs"}  # an agent that has no energy says so itself
 _DEFAULTS = MeasurementOptions()
 _REFUSALS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED)
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+class _JobLostError(BenchmarkFailedError):
+    """The agent ended while it measured; it may have been for want of power, or for the model."""
 
 
 class DeviceClient:
@@ -165,14 +170,22 @@ class DeviceClient:
             spec=conversion.spec(options, model.format.value, mode),
         )
 
+        lost = 0
+
         def attempt() -> Measurement:
+            nonlocal lost
             self._upload(model)
             try:
                 return self._run(request, on_event)
+            except _JobLostError as error:
+                lost += 1
+                if lost >= _LOST_LIMIT:
+                    raise
+                logger.warning("%s", error)
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
                     raise
-            # The agent's cache let go of the model between the two calls.
+            # The agent's cache may have let go of the model between the two calls.
             self._upload(model)
             return self._run(request, on_event)
 
@@ -306,7 +319,8 @@ class DeviceClient:
                 case "progress":
                     on_event(conversion.progress(event.progress))
                 case "failure":
-                    raise BenchmarkFailedError(
+                    lost = event.failure.reason == benchmark_pb2.FAILURE_REASON_LOST
+                    raise (_JobLostError if lost else BenchmarkFailedError)(
                         f"device {self.name!r} could not measure {request.model_name!r}: {event.failure.message}"
                     )
                 case "result":

@@ -3,8 +3,6 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
 
 from device_agent.benchmark import (
     BenchmarkRequest,
@@ -23,16 +21,18 @@ from device_agent.errors import (
     CallError,
     ForbiddenError,
     JobCrashedError,
+    JournalError,
     QueueFullError,
     RequestConflictError,
     RuntimeUnavailableError,
 )
 from device_agent.measuring.measurer import Measurer
-from device_agent.runtimes.worker_process import StopSignal
+from device_agent.serving.accepted_job import AcceptedJob, Subscription
 from device_agent.serving.footprint import give_memory_back
 from device_agent.serving.history import History
+from device_agent.serving.journal import JobState, Journal, JournalEntry
 from device_agent.serving.models import ModelStore
-from device_agent.serving.wire.answers import decode_request, history_entry
+from device_agent.serving.wire.answers import decode_request, encode_request, history_entry
 
 logger = logging.getLogger(__name__)
 
@@ -41,90 +41,61 @@ SPARE_WORKER_S = 60.0
 STOP_LIMIT_S = 5.0
 # Jobs outlive their callers, so that the number of callers does not bound them.
 WAITING_LIMIT = 1000
+# A host that has vanished does not hold the board for all that it asked for. One that only lost its link asks again.
+UNWATCHED_LIMIT_S = 600.0
 # Ended jobs that left no record but can still be told from ids that never existed.
 REMEMBERED_FAILURES = 1000
 
 
-class AcceptedJob:
-    """One accepted measurement and everything that was announced of it; guarded by the queue's lock."""
-
-    def __init__(self, request: BenchmarkRequest, owner: str = "", model_path: Path | None = None) -> None:
-        self.request = request
-        self.owner = owner
-        self.model_path = model_path
-        self.stop = StopSignal()
-        self.events: list[Event] = []
-        self.error: CallError | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last event was announced."""
-        return self.error is not None or (
-            bool(self.events) and isinstance(self.events[-1], Finished | Failed)
-        )
-
-
-class Subscription:
-    """One caller's view of a job: iterate for its events, from the first on."""
-
-    def __init__(self, job: AcceptedJob, changed: threading.Condition) -> None:
-        self._job = job
-        self._changed = changed
-        self._closed = False
-        self._seen = 0
-
-    def close(self) -> None:
-        """End the iteration; the job goes on. May be called from any thread, any number of times."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[Event]:
-        """Yield events until the last one.
-
-        Raises:
-            CallError: If the job ended without an event.
-        """
-        while True:
-            with self._changed:
-                self._changed.wait_for(self._has_news)
-                if self._closed:
-                    return
-                news = self._job.events[self._seen :]
-                self._seen += len(news)
-                error, ended = self._job.error, self._job.ended
-            # Who joins late is told the job's latest position, not where it stood before.
-            yield from (
-                event
-                for event, later in zip(news, [*news[1:], None], strict=False)
-                if not (isinstance(event, Queued) and isinstance(later, Queued))
-            )
-            if error is not None:
-                raise error
-            if ended:
-                return
-
-    def _has_news(self) -> bool:
-        return self._closed or self._job.ended or len(self._job.events) > self._seen
-
-
 class BenchmarkQueue:
-    """Accepts, runs and ends jobs. `start()` it once; `stop()` before the process ends."""
+    """Accepts, runs and ends jobs. `start()` it once; `stop()` before the process ends.
 
-    def __init__(self, *, measurer: Measurer, models: ModelStore, history: History) -> None:
+    It begins with the jobs of the agent that was here before.
+
+    Raises:
+        AgentError: If these cannot be read.
+    """
+
+    def __init__(self, *, measurer: Measurer, models: ModelStore, history: History, journal: Journal) -> None:
         self._measurer = measurer
         self._models = models
         self._history = history
+        self._journal = journal
         self._changed = threading.Condition()
         self._waiting: deque[AcceptedJob] = deque()
         self._running: AcceptedJob | None = None
         self._failed: deque[str] = deque(maxlen=REMEMBERED_FAILURES)
+        self._lost: dict[str, AcceptedJob] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="benchmarks", daemon=True)
+        for entry in journal.entries():
+            self._take_up(entry)
+        self._announce_positions()
 
     def start(self) -> None:
         """Start measuring."""
         self._thread.start()
+
+    def _take_up(self, entry: JournalEntry) -> None:
+        """Go on with a job of an earlier agent: what had not begun waits again, what had is lost."""
+        job = AcceptedJob(decode_request(entry.request), entry.owner)
+        if self._history.find(entry.request_id) is not None:
+            # It was measured, and the agent ended before it noted so.
+            self._journal.end(entry.request_id)
+        elif entry.state is JobState.WAITING and self._held_again(job):
+            self._waiting.append(job)
+        else:
+            job.events.append(_lost(job))
+            self._lost[entry.request_id] = job
+            self._journal.note(entry.request_id, JobState.LOST)
+
+    def _held_again(self, job: AcceptedJob) -> bool:
+        try:
+            job.model_path = self._models.hold(job.request.model_sha256)
+        except CallError as error:
+            logger.warning("benchmark %s cannot wait any longer: %s", job.request.request_id, error)
+            return False
+        return True
 
     def stop(self) -> None:
         """End the running job, tell every caller that the agent stops, and wait for the thread.
@@ -142,7 +113,8 @@ class BenchmarkQueue:
     def submit(self, request: BenchmarkRequest, owner: str) -> Subscription:
         """Queue a measurement, join the one under way, or find the finished one of the same request id.
 
-        A request id whose job failed is free again: what made it fail may have passed.
+        A request id whose job failed is free again: what made it fail may have passed. Of a job that was lost with an
+        earlier agent the first to ask learns that it was.
 
         Args:
             request: What to measure.
@@ -155,25 +127,41 @@ class BenchmarkQueue:
             AgentStoppingError: If the agent is shutting down.
             ModelCacheError: If the model cache cannot be read.
             HistoryError: If the history cannot be read.
+            JournalError: If the journal cannot be written.
         """
         with self._changed:
             if self._stopping:
                 raise AgentStoppingError("the agent is shutting down; ask again when it is back")
-            job = self._active(request.request_id) or self._finished(request.request_id)
+            job = (
+                self._active(request.request_id)
+                or self._lost.get(request.request_id)
+                or self._finished(request.request_id)
+            )
             if job is None:
                 if len(self._waiting) >= WAITING_LIMIT:
                     raise QueueFullError(
                         f"{WAITING_LIMIT} benchmarks wait for this board already; ask again when some are done"
                     )
-                job = AcceptedJob(request, owner, self._models.hold(request.model_sha256))
-                self._waiting.append(job)
+                job = self._accept(request, owner)
                 self._announce_positions()
             elif not job.request.asks_the_same(request):
                 raise RequestConflictError(
                     f"request id '{request.request_id}' was used with another model or spec; "
                     "choose a new id for a new measurement"
                 )
+            if self._lost.pop(request.request_id, None) is not None:
+                self._journal.end(request.request_id)
             return Subscription(job, self._changed)
+
+    def _accept(self, request: BenchmarkRequest, owner: str) -> AcceptedJob:
+        job = AcceptedJob(request, owner, self._models.hold(request.model_sha256))
+        try:
+            self._journal.add(request.request_id, owner, encode_request(request))
+        except JournalError:
+            self._models.let_go(request.model_sha256)
+            raise
+        self._waiting.append(job)
+        return job
 
     def cancel(self, request_id: str, owner: str | None = None) -> bool:
         """End a waiting or running job; return False where it had already ended.
@@ -190,7 +178,11 @@ class BenchmarkQueue:
         with self._changed:
             job = self._active(request_id)
             if job is None:
-                if request_id in self._failed or self._history.find(request_id) is not None:
+                if (
+                    request_id in self._failed
+                    or request_id in self._lost
+                    or self._history.find(request_id) is not None
+                ):
                     return False
                 raise unknown(request_id)
             if owner not in (None, job.owner):
@@ -201,10 +193,15 @@ class BenchmarkQueue:
                 job.stop.request()
             else:
                 self._waiting.remove(job)
-                self._models.let_go(job.request.model_sha256)
-                self._announce(job, _cancelled(job))
-                self._announce_positions()
+                self._drop(job, _cancelled(job))
             return True
+
+    def _drop(self, job: AcceptedJob, outcome: Failed) -> None:
+        """End a job that never ran."""
+        self._models.let_go(job.request.model_sha256)
+        self._journal.end(job.request.request_id)
+        self._announce(job, outcome)
+        self._announce_positions()
 
     def jobs(self) -> int:
         """Return how many jobs wait or run."""
@@ -239,7 +236,7 @@ class BenchmarkQueue:
         found = self._history.find(request_id)
         if found is None:
             return None
-        job = AcceptedJob(decode_request(found[0]))
+        job = AcceptedJob(decode_request(found[0]), owner="")
         job.events.append(Finished(record=found[1]))
         return job
 
@@ -278,16 +275,24 @@ class BenchmarkQueue:
 
     def _next(self) -> AcceptedJob | None:
         with self._changed:
-            if not self._changed.wait_for(lambda: self._stopping or self._waiting, timeout=SPARE_WORKER_S):
+            if not self._changed.wait_for(self._has_turn, timeout=SPARE_WORKER_S):
                 self._measurer.release()
                 give_memory_back()
-                self._changed.wait_for(lambda: self._stopping or self._waiting)
+                self._changed.wait_for(self._has_turn)
             if self._stopping:
                 return None
             job = self._running = self._waiting.popleft()
+            self._journal.note(job.request.request_id, JobState.RUNNING)
             self._announce(job, Started())
             self._announce_positions()
             return job
+
+    def _has_turn(self) -> bool:
+        """Return whether there is something to do; a job whose turn it is but that everybody has left ends here."""
+        while self._waiting and self._waiting[0].unwatched_s > UNWATCHED_LIMIT_S:
+            job = self._waiting.popleft()
+            self._drop(job, _abandoned(job))
+        return self._stopping or bool(self._waiting)
 
     def _run(self, job: AcceptedJob) -> None:
         request = job.request
@@ -311,6 +316,11 @@ class BenchmarkQueue:
             self._running = None
             if self._stopping and isinstance(outcome, Failed):
                 outcome = AgentStoppingError("the agent shut down while the benchmark ran; ask again")
+            if isinstance(outcome, AgentStoppingError):
+                # Nobody but the agent itself ended it: the next one begins it anew.
+                self._journal.note(request.request_id, JobState.WAITING)
+            else:
+                self._journal.end(request.request_id)
             if isinstance(outcome, CallError):
                 job.error = outcome
                 self._changed.notify_all()
@@ -338,6 +348,22 @@ def unknown(request_id: str) -> BenchmarkNotFoundError:
     """Return the error for a request id that no job or record has."""
     return BenchmarkNotFoundError(
         f"this agent knows no benchmark with request id '{request_id}'; ListBenchmarks shows those it has"
+    )
+
+
+def _lost(job: AcceptedJob) -> Failed:
+    return Failed(
+        request_id=job.request.request_id,
+        reason=FailureReason.LOST,
+        message="the agent ended while the benchmark ran, as by a power cut, or lost its model; ask again to measure it anew",
+    )
+
+
+def _abandoned(job: AcceptedJob) -> Failed:
+    return Failed(
+        request_id=job.request.request_id,
+        reason=FailureReason.ABANDONED,
+        message=f"nobody had waited for the benchmark for {UNWATCHED_LIMIT_S:g} s when its turn came; ask again",
     )
 
 

@@ -31,6 +31,7 @@ from device_agent.serving.admission.service import AccessService
 from device_agent.serving.admission.transport import Admission, anybody, paired_clients
 from device_agent.serving.footprint import share_arenas
 from device_agent.serving.history import HISTORY_FILE, History
+from device_agent.serving.journal import JOURNAL_FILE, Journal
 from device_agent.serving.listening import (
     CONNECTION_OPTIONS,
     bind,
@@ -116,7 +117,8 @@ def serving(config: AgentConfig) -> Iterator[str]:
         )
         window = TimedWindow()
         measurer = Measurer(config.measuring, Baselines(config.state_dir / BASELINES_FILE), window)
-        queue = BenchmarkQueue(measurer=measurer, models=models, history=history)
+        journal = stack.enter_context(contextlib.closing(Journal(config.state_dir / JOURNAL_FILE)))
+        queue = BenchmarkQueue(measurer=measurer, models=models, history=history, journal=journal)
         admission = anybody() if config.insecure else paired_clients(config.state_dir)
         server, health_service = _build_server(measurer, models, history, queue, window, admission)
         address = full_address(host, bind(server, host, port, admission.credentials))

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import grpc
 import pytest
-from agent_harness import CALL_LIMIT_S, Agent, conv_model, running_agent, sha256_of, upload_parts
+from agent_harness import (
+    CALL_LIMIT_S,
+    Agent,
+    conv_model,
+    running_agent,
+    sha256_of,
+    until_measuring,
+    upload_parts,
+)
 from edgenas.v1 import model_pb2
 
 DISK_BYTES = 2 << 20
@@ -119,14 +127,18 @@ def test_result_that_the_full_disk_does_not_take_is_told(tmp_path: Path):
     with running_agent(tmp_path, prefix=on_a_disk(tmp_path)) as agent:
         held = agent.upload(conv_model())
         others = seen_by(agent, tmp_path) / "what somebody else wrote"
+        running = agent.watch(held, request_id="lost")
+        until_measuring(running)
         fill(others)
         with pytest.raises(grpc.RpcError) as caught:
-            list(agent.watch(held, request_id="lost"))
+            list(running)
         assert caught.value.code() == grpc.StatusCode.INTERNAL
         assert caught.value.details() == (
             f"the history '{tmp_path / 'history.sqlite'}' cannot be used: database or disk is full; make sure that its "
             "disk has room and can be written, or move the state with --state-dir"
         )
+        with pytest.raises(grpc.RpcError, match=r"the journal .* cannot be used: database or disk is full"):
+            list(agent.watch(held, request_id="refused"))
         others.unlink()
         kept = agent.measure(held, request_id="lost")
         assert agent.measure(held, request_id="lost") == kept

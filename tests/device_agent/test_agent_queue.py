@@ -7,6 +7,7 @@ from agent_harness import conv_model, sha256_of
 from device_agent.benchmark import (
     BenchmarkRequest,
     BenchmarkSpec,
+    Finished,
     InputShape,
     MeasurementMode,
     ModelFormat,
@@ -16,7 +17,9 @@ from device_agent.errors import AgentStoppingError, QueueFullError, RequestConfl
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.measurer import Measurer, MeasuringConfig
 from device_agent.measuring.timed_window import TimedWindow
+from device_agent.serving import queue as queue_module
 from device_agent.serving.history import HISTORY_FILE, History
+from device_agent.serving.journal import JOURNAL_FILE, Journal
 from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import WAITING_LIMIT, BenchmarkQueue
 from device_agent.serving.wire.answers import decode_request, encode_request
@@ -49,8 +52,10 @@ def queue(tmp_path: Path):
         Baselines(),
         TimedWindow(),
     )
-    yield BenchmarkQueue(measurer=measurer, models=models, history=history)
+    journal = Journal(tmp_path / JOURNAL_FILE)
+    yield BenchmarkQueue(measurer=measurer, models=models, history=history, journal=journal)
     history.close()
+    journal.close()
 
 
 def test_queue_is_bounded(queue: BenchmarkQueue):
@@ -109,3 +114,32 @@ def test_job_runs_after_the_waiting_worker_was_let_go(queue: BenchmarkQueue):
 def test_request_survives_its_encoding():
     asked = request("kept", name="a name")
     assert decode_request(encode_request(asked)) == asked
+
+
+def test_job_that_its_host_has_left_is_dropped_at_its_turn(
+    queue: BenchmarkQueue, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(queue_module, "UNWATCHED_LIMIT_S", 0.0)
+    left = queue.submit(request("left"), "gone")
+    left.close()
+    stayed = queue.submit(request("stayed"), "here")
+    queue.start()
+    *_, last = stayed
+    assert isinstance(last, Finished)
+    assert not queue.cancel("left"), "it has ended"
+    # Asked again, it is measured: its host was away, and is back.
+    *_, last = queue.submit(request("left"), "gone")
+    assert isinstance(last, Finished)
+    queue.stop()
+
+
+def test_job_that_was_asked_for_again_waits_for_its_host(
+    queue: BenchmarkQueue, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(queue_module, "UNWATCHED_LIMIT_S", 0.0)
+    queue.submit(request("left"), "gone").close()
+    again = queue.submit(request("left"), "gone")
+    queue.start()
+    *_, last = again
+    queue.stop()
+    assert isinstance(last, Finished)

@@ -35,6 +35,7 @@ STATUS_OF: Mapping[type[errors.CallError], grpc.StatusCode] = {
     errors.RuntimeStartingError: grpc.StatusCode.UNAVAILABLE,
     errors.AgentStoppingError: grpc.StatusCode.UNAVAILABLE,
     errors.ModelCacheError: grpc.StatusCode.INTERNAL,
+    errors.JournalError: grpc.StatusCode.INTERNAL,
     errors.AccessError: grpc.StatusCode.INTERNAL,
     errors.HistoryError: grpc.StatusCode.INTERNAL,
     errors.JobCrashedError: grpc.StatusCode.INTERNAL,

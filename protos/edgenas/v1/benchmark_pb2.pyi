@@ -152,6 +152,10 @@ class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """The model keeps weights in other files, which the agent never reads."""
     FAILURE_REASON_CUSTOM_OPERATOR: _FailureReason.ValueType  # 12
     """The model needs operators from a library of its own, which the agent never loads."""
+    FAILURE_REASON_LOST: _FailureReason.ValueType  # 13
+    """The agent ended while the job ran, e.g. by a power cut. Told once; asking again measures again."""
+    FAILURE_REASON_ABANDONED: _FailureReason.ValueType  # 14
+    """Nobody had waited for the job for ten minutes when its turn came."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper): ...
 
@@ -180,6 +184,10 @@ FAILURE_REASON_EXTERNAL_DATA: FailureReason.ValueType  # 11
 """The model keeps weights in other files, which the agent never reads."""
 FAILURE_REASON_CUSTOM_OPERATOR: FailureReason.ValueType  # 12
 """The model needs operators from a library of its own, which the agent never loads."""
+FAILURE_REASON_LOST: FailureReason.ValueType  # 13
+"""The agent ended while the job ran, e.g. by a power cut. Told once; asking again measures again."""
+FAILURE_REASON_ABANDONED: FailureReason.ValueType  # 14
+"""Nobody had waited for the job for ten minutes when its turn came."""
 Global___FailureReason: typing_extensions.TypeAlias = FailureReason
 
 @typing.final

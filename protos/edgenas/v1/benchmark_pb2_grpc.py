@@ -65,7 +65,8 @@ class BenchmarkServiceServicer(object):
         """Measures a model that the agent already holds, streaming what happens. The last event is a
         result or a failure. Results are in the agent's history before they are sent. Calling again
         with the same `request_id` joins the job under way or returns its result: nothing is measured
-        twice. The job goes on when the caller's connection is lost; CancelBenchmark ends it.
+        twice. The job goes on when the caller's connection is lost; CancelBenchmark ends it. One that has not begun ends
+        as ABANDONED if nobody has asked for it for ten minutes when its turn comes.
         A failure is no result: its `request_id` is free again, and asking with it measures again.
         NOT_FOUND where the model was never uploaded; ALREADY_EXISTS where `request_id` was used with
         another model or spec; FAILED_PRECONDITION where the board has no such runtime installed;
