@@ -2,7 +2,8 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 from edgenas.v1 import (
@@ -30,6 +31,9 @@ from device_agent.serving.history import History
 from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import BenchmarkQueue, unknown
 from device_agent.serving.wire import answers, requests
+
+UPLOAD_PATIENCE_S = 120.0
+UPLOAD_BYTES_PER_S = 1000.0
 
 
 class DeviceService(device_pb2_grpc.DeviceServiceServicer):
@@ -153,6 +157,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             AgentStoppingError: If the agent stops, or the caller has gone and reads no status.
         """
         gone = threading.Event()
+        patience = UploadPatience(context.cancel)
 
         def leave() -> None:
             gone.set()
@@ -161,12 +166,46 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         if not context.add_callback(leave):
             gone.set()
         while True:
-            message = next(messages, None)
+            with patience.waiting():
+                message = next(messages, None)
+            if message is not None:
+                patience.received(message.ByteSize())
             if not self._window.wait_until_closed(gone):
                 raise AgentStoppingError("the agent is shutting down; upload the model when it is back")
             if message is None:
                 return
             yield message
+
+
+class UploadPatience:
+    """How long an upload may still be waited for: each holds a stream, of which there are few.
+
+    It starts with two minutes, and each kilobyte brings back a second: who sends less in the long run is sent away.
+
+    Args:
+        send_away: Ends the call, from another thread.
+    """
+
+    def __init__(self, send_away: Callable[[], object]) -> None:
+        self._send_away = send_away
+        self._left_s = UPLOAD_PATIENCE_S
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Wait for the caller while the context is open, and no longer than there is patience."""
+        began_s = time.monotonic()
+        timer = threading.Timer(max(0.0, self._left_s), self._send_away)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._left_s -= time.monotonic() - began_s
+
+    def received(self, size_bytes: int) -> None:
+        """Take into account what came."""
+        self._left_s = min(UPLOAD_PATIENCE_S, self._left_s + size_bytes / UPLOAD_BYTES_PER_S)
 
 
 class BenchmarkService(benchmark_pb2_grpc.BenchmarkServiceServicer):

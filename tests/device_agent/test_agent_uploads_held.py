@@ -17,6 +17,7 @@ from edgenas.v1 import model_pb2, model_pb2_grpc
 from device_agent.measuring.measurer import MeasuringConfig
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.serving import server as agent_server
+from device_agent.serving import services
 from device_agent.serving.admission.callers import Anybody
 from device_agent.serving.admission.guard import Guard, StreamSlots
 from device_agent.serving.models import ModelStore
@@ -168,3 +169,38 @@ def test_stopping_agent_ends_held_uploads(tmp_path: Path, monkeypatch: pytest.Mo
     assert error.code() == grpc.StatusCode.UNAVAILABLE
     assert "upload the model when it is back" in error.details()
     assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("bytes_at_a_time", [0, 1], ids=["silent", "dripping"])
+def test_upload_that_never_ends_is_ended(cache: Cache, monkeypatch: pytest.MonkeyPatch, bytes_at_a_time: int):
+    monkeypatch.setattr(services, "UPLOAD_PATIENCE_S", 1.0)
+    stop = threading.Event()
+
+    def slow() -> Iterator[model_pb2.UploadModelRequest]:
+        header, *_ = upload_parts(DATA, chunk=CHUNK)
+        yield header
+        for start in range(len(DATA)):
+            if bytes_at_a_time:
+                yield model_pb2.UploadModelRequest(chunk=DATA[start : start + bytes_at_a_time])
+            if stop.wait(0.05):
+                return
+
+    began_s = time.monotonic()
+    assert cache.upload(slow()).exception(CALL_LIMIT_S).code() == grpc.StatusCode.CANCELLED
+    assert time.monotonic() - began_s < 5
+    stop.set()
+    until(lambda: list(cache.folder.iterdir()) == [])
+    # Its slot is free again, or will be in a moment.
+    until(lambda: cache.upload(upload_parts(DATA)).exception(CALL_LIMIT_S) is None)
+
+
+def test_upload_over_a_slow_link_is_waited_for(cache: Cache, monkeypatch: pytest.MonkeyPatch):
+    """Longer than the patience in all, but with enough in each of its seconds."""
+    monkeypatch.setattr(services, "UPLOAD_PATIENCE_S", 1.0)
+
+    def slow() -> Iterator[model_pb2.UploadModelRequest]:
+        for part in upload_parts(DATA, chunk=len(DATA) // 10):
+            time.sleep(0.3)
+            yield part
+
+    assert cache.upload(slow()).exception(CALL_LIMIT_S) is None
