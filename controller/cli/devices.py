@@ -84,6 +84,41 @@ def list_devices(json: JsonOption = False) -> None:
 
 
 @app.command()
+def discover(
+    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="How long to listen.")] = 3.0,
+    interface: Annotated[
+        str | None, typer.Option(help="Listen on the interface of this address.", show_default="all")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """List agents that announce themselves on the local network: a hint, which pairing then checks."""
+    from controller.devices.discovery import announcements
+
+    boards = registry(home())
+    rows = [
+        {**asdict(told), "device": next(boards.known_by(told.fingerprint), None)}
+        for told in announcements(seconds, interface)
+    ]
+    if json:
+        print_json(rows)
+        return
+    print_table(
+        ("announced as", "address", "board", "agent", "says it is"),
+        (
+            (
+                row["name"],
+                row["address"],
+                row["board"],
+                row["agent_version"],
+                row["device"] or "not added yet",
+            )
+            for row in rows
+        ),
+    )
+    say("anybody can announce anything; `edgenas devices add ADDRESS` finds out who it is")
+
+
+@app.command()
 def show(device: NameArgument, json: JsonOption = False) -> None:
     """Show what a board is made of and what it can run."""
     with connected(device, home(), _PATIENCE_S) as client:

@@ -66,6 +66,11 @@ class Credentials:
         """When the last certificate ends that is taken for the agent's."""
         return max(map(expires_at, self.agent_certificates))
 
+    @property
+    def agent_fingerprints(self) -> tuple[str, ...]:
+        """The SHA-256 of each certificate that is taken for the agent's."""
+        return tuple(fingerprint(ssl.PEM_cert_to_DER_cert(pem)) for pem in self.agent_certificates)
+
     def knowing(self, der: bytes) -> "Credentials":
         """Return these, with one more certificate taken for the agent's: of earlier ones the last stays as well."""
         pem = ssl.DER_cert_to_PEM_cert(der)

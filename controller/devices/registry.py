@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -145,6 +145,12 @@ class DeviceRegistry:
                 f"device {name!r} is not registered; expected one of {names}; `edgenas devices add HOST --name {name}` registers it"
             )
         return _device(name, known[name])
+
+    def known_by(self, fingerprint: str) -> Iterator[str]:
+        """Yield the names of the devices whose agent's certificate has a fingerprint."""
+        for device in self.devices():
+            if device.paired and fingerprint in self.credentials(device.name).read().agent_fingerprints:
+                yield device.name
 
     def _read(self) -> dict[str, _Entry]:
         try:

@@ -38,6 +38,12 @@ MIB = 1 << 20
     "--insecure", is_flag=True, help="Serve without TLS and to whoever calls; on a loopback address alone."
 )
 @click.option(
+    "--announce/--no-announce",
+    default=None,
+    show_default="where the address is no loopback",
+    help="Tell the local network by multicast DNS that the agent is here.",
+)
+@click.option(
     "--exit-on-stdin-eof", is_flag=True, help="Exit when standard input ends, so as not to outlive a host."
 )
 def serve(
@@ -46,6 +52,7 @@ def serve(
     cache_limit_mb: int,
     history_limit_mb: int,
     insecure: bool,
+    announce: bool | None,
     exit_on_stdin_eof: bool,
     **measuring: Any,
 ) -> None:
@@ -63,6 +70,7 @@ def serve(
             cache_limit_bytes=cache_limit_mb * MIB,
             history_limit_bytes=history_limit_mb * MIB or None,
             insecure=insecure,
+            announce=announce,
         )
         stop = stop_requests(exit_on_stdin_eof=exit_on_stdin_eof)
         with serving(config) as bound:

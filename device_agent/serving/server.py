@@ -21,7 +21,7 @@ from edgenas.v1 import (
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from device_agent.board.description import describe_board
+from device_agent.board.description import Board, describe_board
 from device_agent.errors import StartupError
 from device_agent.measuring.baselines import BASELINES_FILE, Baselines
 from device_agent.measuring.measurer import Measurer, MeasuringConfig
@@ -79,6 +79,7 @@ class AgentConfig:
         address: HOST:PORT; port 0 takes a free one.
         history_limit_bytes: Size from which on the oldest benchmarks are removed; None removes nothing.
         insecure: Serve without TLS and to whoever calls; on loopback alone.
+        announce: Whether to announce the agent on the local network; None does where it can be reached from there.
     """
 
     address: str
@@ -87,6 +88,11 @@ class AgentConfig:
     cache_limit_bytes: int
     history_limit_bytes: int | None
     insecure: bool = False
+    announce: bool | None = None
+
+    def announces(self, host: str) -> bool:
+        """Tell whether to announce an agent that listens at a host."""
+        return not is_loopback(host) if self.announce is None else self.announce
 
 
 @contextlib.contextmanager
@@ -119,12 +125,19 @@ def serving(config: AgentConfig) -> Iterator[str]:
         measurer = Measurer(config.measuring, Baselines(config.state_dir / BASELINES_FILE), window)
         journal = stack.enter_context(contextlib.closing(Journal(config.state_dir / JOURNAL_FILE)))
         queue = BenchmarkQueue(measurer=measurer, models=models, history=history, journal=journal)
+        board = describe_board(config.measuring.root)
         admission = anybody() if config.insecure else paired_clients(config.state_dir)
-        server, health_service = _build_server(measurer, models, history, queue, window, admission)
+        server, health_service = _build_server(board, measurer, models, history, queue, window, admission)
         address = full_address(host, bind(server, host, port, admission.credentials))
         write_address(config.state_dir, address)
         queue.start()
         server.start()
+        if admission.fingerprint is not None and config.announces(host):
+            # Imported where it is needed: it takes memory that a board may not have to spare.
+            from device_agent.serving.announcement import announced
+
+            bound_port = parse_address(address)[1]
+            stack.enter_context(announced(host, bound_port, board, admission.fingerprint))
         try:
             yield address
         finally:
@@ -149,6 +162,7 @@ def _open_models(config: AgentConfig) -> ModelStore:
 
 
 def _build_server(
+    board: Board,
     measurer: Measurer,
     models: ModelStore,
     history: History,
@@ -156,7 +170,6 @@ def _build_server(
     window: TimedWindow,
     admission: Admission,
 ) -> tuple[grpc.Server, health.HealthServicer]:
-    board = describe_board(measurer.config.root)
     # Nobody tells callers without certificates apart.
     slots = StreamSlots(STREAM_LIMIT, STREAM_LIMIT if admission.clients is None else CALLER_STREAM_LIMIT)
     server = grpc.server(

@@ -32,17 +32,25 @@ class Admission:
         credentials: For the port; None without TLS.
         clients: Those that it was paired with; None where it serves anybody.
         next_certificate_for: Returns what a caller must know of a coming change, in DER; empty where there is none.
+        fingerprint: Of the certificate that the agent shows; None without TLS.
     """
 
     callers: Callers
     credentials: grpc.ServerCredentials | None
     clients: ClientStore | None
     next_certificate_for: Callable[[Caller], bytes]
+    fingerprint: str | None
 
 
 def anybody() -> Admission:
     """Admit anybody, without TLS."""
-    return Admission(callers=Anybody(), credentials=None, clients=None, next_certificate_for=lambda _: b"")
+    return Admission(
+        callers=Anybody(),
+        credentials=None,
+        clients=None,
+        next_certificate_for=lambda _: b"",
+        fingerprint=None,
+    )
 
 
 def paired_clients(state_dir: Path) -> Admission:
@@ -58,6 +66,7 @@ def paired_clients(state_dir: Path) -> Admission:
         credentials=_credentials(identity, clients),
         clients=clients,
         next_certificate_for=lambda caller: identity.announce_next(caller.name),
+        fingerprint=identity.current.fingerprint,
     )
 
 
