@@ -18,7 +18,9 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
 from device_agent.serving.wire.versions import PROTOCOL_VERSION
 
-PREVIOUS = "f74ddff5a81872f9b39cd3765896ca43665e5cb7"  # the last commit before agents had pairing and a journal
+PREVIOUS = (
+    "f74ddff5a81872f9b39cd3765896ca43665e5cb7"  # the last commit before agents had pairing and a journal
+)
 LIMIT_S = 60
 PROJECT = Path(__file__).parents[2]
 FILES = (access_pb2, benchmark_pb2, device_pb2, measurement_pb2, model_pb2)

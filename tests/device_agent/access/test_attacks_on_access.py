@@ -31,6 +31,7 @@ from device_agent.access.clients import ClientStore
 from device_agent.access.identity import IdentityFolder
 from device_agent.access.roles import Role
 from device_agent.serving.admission.guard import NEEDED_ROLE
+from device_agent.serving.server import CALLER_STREAM_LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -298,3 +299,19 @@ def test_handshake_that_never_ends_is_ended(paired: tuple[Agent, Keys]):
         with contextlib.suppress(ConnectionError):
             assert slow.recv(1) == b""
     assert time.monotonic() - began < CALL_LIMIT_S
+
+
+def test_one_client_leaves_streams_to_others(paired: tuple[Agent, Keys]):
+    agent, _ = paired
+    keys = new_keys("greedy")
+    let_in(agent.state_dir, "greedy", Role.MEASURE, keys)
+    watch = device_pb2.WatchTelemetryRequest(interval_ms=60_000)
+    with channel_to(agent.address, agent.state_dir, keys) as channel:
+        stub = device_pb2_grpc.DeviceServiceStub(channel)
+        held = [stub.WatchTelemetry(watch) for _ in range(CALLER_STREAM_LIMIT)]
+        for stream in held:
+            next(stream)
+        assert status_of(lambda: next(stub.WatchTelemetry(watch))) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert next(agent.devices.WatchTelemetry(watch, timeout=CALL_LIMIT_S)).HasField("time")
+        for stream in held:
+            stream.cancel()
