@@ -65,6 +65,8 @@ TEMPORARY_BYTES = 512 << 20
 # Heaps of threads, and what else is reserved and never touched.
 ADDRESS_MARGIN_BYTES = 8 << 30
 CPU_MARGIN_S = 10
+# Where a job has no end.
+CPU_LIMIT_S = 1e9
 OPEN_FILES = 1024
 # The kernel counts all threads of the user, on newer kernels all within the namespace: beyond all that the board has.
 FURTHER_THREADS = 512
@@ -133,13 +135,13 @@ class Sandbox:
             temporary: The worker's own folder for temporary files; what is in it is no longer seen.
         """
         self.missing: Dict[str, str] = {}
+        self._temporary = os.path.realpath(temporary)
         # The hidden folders from below what hides them, until the model is known.
         self._beneath: List[Tuple[str, int]] = []
         if self._have((NETWORK, VIEW), lambda: isolate(needed)):
-            self._have((VIEW,), lambda: self._hide(hidden, needed, temporary))
+            self._have((VIEW,), lambda: self._hide(hidden, needed))
         self._have((PRIVILEGES,), drop_privileges)
         self._have((CALLS,), filter_flags)
-        self._temporary = temporary
 
     def _have(self, layers: Sequence[str], build: Callable[[], object]) -> bool:
         try:
@@ -154,7 +156,7 @@ class Sandbox:
         self.missing.update((layer, reason) for layer in layers)
         return False
 
-    def _hide(self, hidden: Sequence[str], needed: Sequence[str], temporary: str) -> None:
+    def _hide(self, hidden: Sequence[str], needed: Sequence[str]) -> None:
         """Make a read-only view of the files in which only the folder for temporary ones can be written.
 
         Raises:
@@ -166,33 +168,30 @@ class Sandbox:
         for folder in folders:
             for path in needed:
                 if is_below(path, folder):
-                    raise refusal("'{}' would be hidden with '{}'; keep it elsewhere".format(path, folder))
+                    raise OSError("'{}' would be hidden with '{}'; keep it elsewhere".format(path, folder))
             self._beneath.append((folder, os.open(folder, os.O_PATH | os.O_DIRECTORY)))
-        devices = [path for pattern in DEVICES for path in glob.glob(pattern) if not os.path.isdir(path)]
+        devices = {os.path.realpath(path) for pattern in DEVICES for path in glob.glob(pattern)}
+        devices = {path for path in devices if not os.path.isdir(path)}
         for path in devices:
             mount(path, path, None, MS_BIND)
         secrets = [os.path.realpath(os.path.expanduser(path)) for path in SECRETS]
-        agent = "/proc/{}".format(os.getppid())
-        secrets = [
-            path
-            for path in secrets
-            if os.path.exists(path) and not any(is_below(one, path) for one in needed)
-        ]
-        for path in folders + [agent] + secrets:
+        secrets = [path for path in secrets if not any(is_below(one, path) for one in needed)]
+        # The agent's own folder last, as it may hold one of the others.
+        for path in secrets + ["/proc/{}".format(os.getppid())] + folders:
             if os.path.isdir(path):
                 mount("tmpfs", path, "tmpfs", 0, "size=4k,mode=755")
-            else:
+            elif os.path.exists(path):
                 # Bound again below, without devices: there it cannot even be opened.
                 mount("/dev/null", path, None, MS_BIND)
-        os.makedirs(temporary, exist_ok=True)
-        mount("tmpfs", temporary, "tmpfs", 0, "size={},mode=700".format(TEMPORARY_BYTES))
+        os.makedirs(self._temporary, exist_ok=True)
+        mount("tmpfs", self._temporary, "tmpfs", 0, "size={},mode=700".format(TEMPORARY_BYTES))
         # By this file the worker sets its own peak of memory to zero.
         marks = "/proc/{}/clear_refs".format(os.getpid())
         mount(marks, marks, None, MS_BIND)
         for point, options in mounts():
             flags = MS_REMOUNT | MS_BIND | MS_NOSUID
             flags |= MS_NOEXEC if "noexec" in options else 0
-            flags |= MS_RDONLY if "ro" in options or point not in (temporary, marks) else 0
+            flags |= MS_RDONLY if "ro" in options or point not in (self._temporary, marks) else 0
             flags |= MS_NODEV if "nodev" in options or point not in devices else 0
             try:
                 mount(None, point, None, flags)
@@ -245,11 +244,6 @@ class Sandbox:
 def is_below(path: str, folder: str) -> bool:
     """Tell whether a path is a folder, which has no symbolic links in it, or leads into it."""
     return (os.path.realpath(os.path.dirname(path)) + os.sep).startswith(folder + os.sep) or path == folder
-
-
-def refusal(text: str) -> OSError:
-    """Return the error for what the kernel would do but must not."""
-    return OSError(text)
 
 
 def call(name: str, *arguments: object, told: str = "") -> int:
@@ -313,7 +307,7 @@ def check_readable(needed: Sequence[str]) -> None:
     finally:
         set_capabilities(capabilities)
     if closed:
-        raise refusal(
+        raise OSError(
             "'{}' is closed to root without capabilities; run the agent as its owner".format(closed[0])
         )
 
@@ -371,7 +365,7 @@ def limit_resources(memory_bytes: Optional[int], cpu_s: float) -> None:
         resource.setrlimit(kind, (min(value, ceiling), ceiling))
 
     # Beyond it the kernel says so with SIGXCPU, and a second later ends the process.
-    limit(resource.RLIMIT_CPU, int(time.process_time() + cpu_s) + CPU_MARGIN_S, grace=1)
+    limit(resource.RLIMIT_CPU, int(time.process_time() + min(cpu_s, CPU_LIMIT_S)) + CPU_MARGIN_S, grace=1)
     limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     try:
         with open("/proc/loadavg") as file:
@@ -394,7 +388,7 @@ def machine() -> Tuple[int, int]:
     """
     name = os.uname().machine
     if name not in MACHINES or sys.maxsize < 1 << 32:
-        raise refusal(
+        raise OSError(
             "there is no list of system calls for a {}-bit {}".format(8 * struct.calcsize("P"), name)
         )
     return MACHINES[name]
@@ -438,7 +432,7 @@ def set_filter(accelerated: bool) -> None:
     instructions = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("@HP", len(code) // 8, ctypes.addressof(instructions))
     if call_seccomp(filter_flags(), program):
-        raise refusal("seccomp: a thread has another filter")
+        raise OSError("seccomp: a thread has another filter")
 
 
 def filter_code(process: int, accelerated: bool) -> bytes:

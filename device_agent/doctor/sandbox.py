@@ -16,7 +16,7 @@ CONTAINER_MARKS = (".dockerenv", "run/.containerenv")
 def check_sandbox(root: Path, missing: Mapping[str, str]) -> Check:
     """Tell which layers of the sandbox are missing; models then reach further than they should."""
     if not missing:
-        return passed("sandbox", "models run without network, view of the agent's files, and other processes")
+        return passed("sandbox", "models are kept from the network, the agent's files and other processes")
     return warned("sandbox", f"models run without {in_words(missing)}", _remedy(root))
 
 

@@ -4,12 +4,14 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from agent_harness import Agent, conv_model, lookup_model, running_agent, spec
@@ -18,6 +20,7 @@ from hostile_models import assert_sound, first_record
 from sensor_trees import write
 from worker_jobs import python_that
 
+from device_agent import sandbox
 from device_agent.benchmark import FailureReason
 from device_agent.doctor.sandbox import check_sandbox
 from device_agent.errors import BenchmarkFailedError
@@ -289,6 +292,84 @@ def test_model_that_takes_more_processor_time_than_its_job_has_is_ended(scene: S
     finally:
         worker.close()
     assert caught.value.reason is FailureReason.TIMED_OUT
+
+
+# The filter as the kernel reads it.
+
+EPERM, ENOSYS = 1, 38
+
+
+def verdict(code: bytes, machine: int, number: int, *arguments: int) -> int | None:
+    """Return the error that a filter answers a system call with, from seccomp(2); None where it is let through."""
+    data = struct.pack("=IIQ6Q", number, machine, 0, *arguments, *[0] * (6 - len(arguments)))
+    tests = {0x15: int.__eq__, 0x35: int.__ge__, 0x45: int.__and__}
+    place, loaded = 0, 0
+    while True:
+        kind, if_true, if_false, value = struct.unpack_from("=HBBI", code, 8 * place)
+        place += 1
+        if kind == 0x20:
+            (loaded,) = struct.unpack_from("=I", data, value)
+        elif kind == 0x06:
+            assert value & 0xFFFF0000 in (0x7FFF0000, 0x00050000)
+            return None if value == 0x7FFF0000 else value & 0xFFFF
+        else:
+            place += if_true if tests[kind](loaded, value) else if_false
+
+
+@pytest.mark.parametrize(
+    ("machine", "calls"),
+    [
+        (
+            "x86_64",
+            {
+                "futex": 202,
+                "openat": 257,
+                "socket": 41,
+                "execve": 59,
+                "clone": 56,
+                "tgkill": 234,
+                "fcntl": 72,
+            },
+        ),
+        (
+            "aarch64",
+            {
+                "futex": 98,
+                "openat": 56,
+                "socket": 198,
+                "execve": 221,
+                "clone": 220,
+                "tgkill": 131,
+                "fcntl": 25,
+            },
+        ),
+    ],
+)
+def test_filter_goes_by_the_numbers_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, machine: str, calls: dict[str, int]
+):
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    code = sandbox.filter_code(42, accelerated=False)
+    own = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[machine]
+
+    def answer(name: str, *arguments: int) -> int | None:
+        return verdict(code, own, calls[name], *arguments)
+
+    assert answer("futex") is None
+    assert answer("openat") is None
+    assert answer("socket") == EPERM
+    assert answer("execve") == EPERM
+    # As fork() asks, and as a new thread does.
+    assert answer("clone", 0x01200011) == EPERM
+    assert answer("clone", 0x003D0F00) is None
+    assert answer("tgkill", 42) is None
+    assert answer("tgkill", 43) == EPERM
+    assert answer("fcntl", 0, 1) is None
+    assert answer("fcntl", 0, 8) == EPERM
+    # clone3, of which libraries fall back to clone, and a call of the x32 interface.
+    assert verdict(code, own, 435) == ENOSYS
+    assert verdict(code, own, 0x40000000 + 41) == ENOSYS
+    assert verdict(code, 0x40000003, 11) == EPERM
 
 
 # Where a layer is not to be had.
