@@ -4,14 +4,20 @@ The agent starts this file with the Python of its choice. It is self-contained a
 that the Python may be the system's own on an old board whose vendor supports its runtime on nothing newer.
 That is also why it is one long file: a Python 3.6 that imports the agent's package would need its dependencies.
 
-    worker.py onnx | torchscript, or the NAME and the FILE of a runtime that another package brings
+    worker.py NAME FILE HIDDEN...    onnx or torchscript and "", or the name and the file of a runtime that another
+                                     package brings; and folders of which no model must see anything but itself
+    worker.py "" "" HIDDEN...        without a name it only tells what it runs without, and exits
+
+Before it imports the runtime it gives up the network, all files but to read them, and its privileges; before it
+touches the model, most system calls. `sandbox.py` beside this file does that.
 
 It speaks JSON, an object a line, and waits for the agent's word where the agent must look at the board first:
 
-    out  {"event": "ready", "library": "onnxruntime", "version": "1.23.0", "providers": [...]}
+    out  {"event": "ready", "library": "onnxruntime", "version": "1.23.0", "providers": [...], "missing": {...}}
+         with the layers of the sandbox that cannot be had here, each with the reason
          or {"event": "unavailable", "message": ...} where the runtime cannot be imported
     in   a job: model_path, threads, cpu_affinity, provider, input_shapes, batch_size, input_data, seed, precision,
-         mode, memory_limit_bytes, canary_path, look, profile, energy
+         mode, memory_limit_bytes, time_left_s, canary_path, look, profile, energy
     out  {"event": "phase", "phase": "canary" | "load" | "warm_up" | "gate" | "measure" | "energy" | "profile",
           "detail": what is waited for, or ""} at any time
     out  {"event": "settled", "canary_ns": ..., "looked_s": ...}     warm, and running on untimed until the agent answers;
@@ -1154,7 +1160,8 @@ def limit_memory(limit_bytes: Optional[int]) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    # The upper limit as well: what may be raised again is none for hostile code.
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def limit_files(limit_bytes: int) -> None:
@@ -1804,6 +1811,33 @@ def claim_stdout() -> TextIO:
     return protocol
 
 
+def load_sandbox() -> Any:
+    """Return the module beside this file. Its folder, the agent's package, is not for imports."""
+    import importlib.util
+
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox.py")
+    spec = cast(Any, importlib.util.spec_from_file_location("edgenas_sandbox", path))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def enter_sandbox(hidden: Sequence[str], brought: Sequence[str]) -> Any:
+    """Return the sandbox that this process is in from now on; what Python, it and a third party's file need stays."""
+    needed = [sys.prefix, sys.base_prefix, os.path.abspath(__file__)]
+    # Not all that is on the path of imports is a file.
+    needed += [os.path.abspath(path) for path in list(sys.path) + list(brought) if os.path.exists(path)]
+    return load_sandbox().Sandbox(hidden, needed, tempfile.gettempdir())
+
+
+def seal(sandbox: Any, runtime: Runtime, job: Dict[str, Any]) -> None:
+    """Leave to the model no more than it needs, and change the job's path of it to where it can still be opened."""
+    alone = runtime.runs_on_its_threads_alone(job)
+    job["model_path"] = sandbox.reveal(job["model_path"])
+    threads = job["threads"] if alone else os.cpu_count() or 1
+    sandbox.seal(job["memory_limit_bytes"], job["time_left_s"] * threads, accelerated=not alone)
+
+
 def read_job() -> Tuple[Optional[Dict[str, Any]], bytes]:
     """Return the job and what came behind it, or None where the input ended first."""
     received = b""
@@ -1817,7 +1851,7 @@ def read_job() -> Tuple[Optional[Dict[str, Any]], bytes]:
 
 
 def main() -> None:
-    """Serve one job with the runtime named on the command line, and behind it the file that brings it, if any."""
+    """Serve one job with the runtime named on the command line."""
     # This file's folder is the agent's package: none of its files may shadow what the runtime imports.
     own_folder = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != own_folder]
@@ -1830,23 +1864,36 @@ def main() -> None:
     warnings.simplefilter("ignore")
     offer_to_the_oom_killer()
     limit_files(FILE_LIMIT_BYTES)
+    name, brought = sys.argv[1], [path for path in sys.argv[2:3] if path]
+    sandbox = enter_sandbox(sys.argv[3:], brought)
     agent = Agent(claim_stdout())
+    if not name:
+        sandbox.seal(None, 0, accelerated=False)
+        agent.emit("sealed", missing=sandbox.missing)
+        return
     try:
-        if len(sys.argv) > 2:
+        if brought:
             # A third party's: from __main__ it imports what its class derives from, and RUNTIMES, to which it adds it.
             import runpy
 
-            runpy.run_path(sys.argv[2])
-        runtime = RUNTIMES[sys.argv[1]]()
+            runpy.run_path(brought[0])
+        runtime = RUNTIMES[name]()
     except ImportError as error:
         agent.emit("unavailable", message=one_line(error))
         return
-    agent.emit("ready", library=runtime.library, version=runtime.version, providers=runtime.providers())
+    agent.emit(
+        "ready",
+        library=runtime.library,
+        version=runtime.version,
+        providers=runtime.providers(),
+        missing=sandbox.missing,
+    )
     job, rest = read_job()
     if job is None:
         return
     threading.Thread(target=agent.listen, args=(rest,), daemon=True).start()
     try:
+        seal(sandbox, runtime, job)
         measure(runtime, job, agent)
     except JobError as error:
         agent.emit("failed", kind=error.kind, message=str(error))

@@ -56,6 +56,7 @@ def run_job(
         "precision": None,
         "mode": "search",
         "memory_limit_bytes": None,
+        "time_left_s": LIMIT_S,
         "canary_path": str(CANARY_FILE),
         "look": True,
         "profile": False,

@@ -56,7 +56,7 @@ def bench(model: Path, state_dir: Path, as_json: bool, **options: Any) -> None:
     asked = {name: options.pop(name) for name in _ASKED}
     folder = state_dir.expanduser().absolute()
     try:
-        config = measuring_config(**options)
+        config = measuring_config(state_dir=folder, **options)
         try:
             wanted = _request(model, **asked)
         except ValueError as error:

@@ -68,6 +68,7 @@ def doctor(
         raise Refusal(error) from error
     checks = (
         *_runtimes(worker_python),
+        *_sandbox(root, worker_python, state_dir.expanduser().absolute()),
         *_power_sources(root, options),
         *_board(root, state_dir.expanduser().absolute(), watch_s),
     )
@@ -88,6 +89,20 @@ def _runtimes(worker_python: str) -> tuple[Check, ...]:
         return check_runtimes(*catalogue.survey(found_python(worker_python)))
     except AgentError as error:
         return (failed("runtimes", str(error), "give a --worker-python that has numpy and a runtime"),)
+
+
+def _sandbox(root: Path, worker_python: str, state_dir: Path) -> tuple[Check, ...]:
+    from device_agent.doctor.sandbox import check_sandbox
+    from device_agent.runtimes.confinement import Confinement
+    from device_agent.runtimes.worker_process import worker_environment
+
+    try:
+        python = found_python(worker_python)
+        missing = Confinement(hidden=(state_dir,)).missing(python, worker_environment(python))
+    except AgentError:
+        # No worker: the rows of the runtimes tell why.
+        return ()
+    return (check_sandbox(root, missing),)
 
 
 def _power_sources(root: Path, options: PowerOptions) -> tuple[Check, ...]:

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
-from device_agent.errors import AgentError, SensorError, StartupError
+from device_agent.errors import AgentError, RuntimeUnavailableError, SensorError, StartupError
 from device_agent.measuring.gate import LIMIT_S as GATE_LIMIT_S
 from device_agent.measuring.measurer import RETRIES, MeasuringConfig
 from device_agent.measuring.power import PowerOptions
+from device_agent.runtimes.confinement import Confinement
+from device_agent.runtimes.worker_process import worker_environment
 from device_agent.sensors.modelled import read_energy_model
 from device_agent.sensors.raspberry_pi_pmic import read_calibration
 
@@ -83,6 +85,11 @@ _MEASURING = (
         show_default=True,
         help="Further attempts where flags say that something disturbed the figures.",
     ),
+    click.option(
+        "--require-sandbox",
+        is_flag=True,
+        help="Run no model where this board cannot keep it from network, files and other processes.",
+    ),
     *_POWER,
 )
 
@@ -125,20 +132,31 @@ def chosen_power(
 
 def measuring_config(
     *,
+    state_dir: Path,
     worker_python: str,
     root: Path,
     job_timeout_s: float,
     gate_limit_s: float,
     retries: int,
+    require_sandbox: bool,
     **power: Any,
 ) -> MeasuringConfig:
     """Return how to measure.
 
     Raises:
-        StartupError: If there is no such Python or power source, or a file cannot be understood.
+        StartupError: If there is no such Python or power source, a file cannot be understood, or a layer of the sandbox
+            is missing where none may be.
     """
+    python = found_python(worker_python)
+    confinement = Confinement(hidden=(state_dir,), required=require_sandbox)
+    if require_sandbox:
+        try:
+            confinement.check(python, confinement.missing(python, worker_environment(python)))
+        except RuntimeUnavailableError as error:
+            raise StartupError(str(error)) from error
     return MeasuringConfig(
-        worker_python=found_python(worker_python),
+        worker_python=python,
+        confinement=confinement,
         job_timeout_s=job_timeout_s,
         gate_limit_s=gate_limit_s,
         retries=retries,

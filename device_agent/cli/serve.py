@@ -62,11 +62,12 @@ def serve(
     # gRPC is slow to import, and the other commands do without it.
     from device_agent.serving.server import AgentConfig, serving
 
+    folder = state_dir.expanduser().absolute()
     try:
         config = AgentConfig(
             address=address,
-            state_dir=state_dir.expanduser().absolute(),
-            measuring=measuring_config(**measuring),
+            state_dir=folder,
+            measuring=measuring_config(state_dir=folder, **measuring),
             cache_limit_bytes=cache_limit_mb * MIB,
             history_limit_bytes=history_limit_mb * MIB or None,
             insecure=insecure,

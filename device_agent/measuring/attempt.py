@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,6 +176,7 @@ class Bench:
             canary_path=CANARY_FILE,
             look=speed_limit_s > 0,
             memory_limit_bytes=None if free_bytes is None else int(MEMORY_SHARE * free_bytes),
+            time_left_s=max(0.0, deadline_s - time.monotonic()),
             energy=energy,
         )
         key = self._key(spec, library)

@@ -35,6 +35,7 @@ from device_agent.measuring.power import PowerOptions, PowerPlan, plan_power
 from device_agent.measuring.record import contaminating, flags_of, record_of
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.runtimes.catalogue import BROKEN, RUNTIMES, look_up, offered
+from device_agent.runtimes.confinement import UNCONFINED, Confinement, in_words
 from device_agent.runtimes.worker_process import StopSignal, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class MeasuringConfig:
         retries: Further attempts where flags say that something disturbed the figures.
         power: Where power is read.
         root: Where the board's files are read.
+        confinement: What the workers are kept from.
     """
 
     worker_python: str
@@ -68,6 +70,7 @@ class MeasuringConfig:
     retries: int = RETRIES
     power: PowerOptions = field(default_factory=PowerOptions)
     root: Path = Path("/")
+    confinement: Confinement = UNCONFINED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,7 @@ class Measurer:
         self._described: dict[str, RuntimeDescription | UnavailableRuntime] = {}
         # Looked up is not imported: a library may be there and broken.
         self._imported: set[str] = set()
+        self._told_what_is_missing = False
 
     def prepare(self) -> None:
         """Start the next job's worker unless it already waits.
@@ -119,13 +123,18 @@ class Measurer:
     def _start_worker(self, runtime: str, job: Job | None = None) -> WorkerProcess:
         """Return a worker that imports its runtime from now on."""
         with self._failures_told(runtime, job):
-            return WorkerProcess(self.config.worker_python, RUNTIMES[runtime])
+            return WorkerProcess(self.config.worker_python, RUNTIMES[runtime], self.config.confinement)
 
     def _greet(self, worker: WorkerProcess, runtime: str, job: Job | None = None) -> None:
         """Wait until a worker has imported its runtime, and remember what it tells; for a job while it lasts."""
         with self._failures_told(runtime, job):
             self._describe(offered(worker.greet(None if job is None else job.left_s)))
             self._imported.add(runtime)
+        if worker.missing and not self._told_what_is_missing:
+            self._told_what_is_missing = True
+            logger.warning(
+                "models run without %s; `edgenas-agent doctor` tells what to do", in_words(worker.missing)
+            )
 
     @contextmanager
     def _failures_told(self, runtime: str, job: Job | None = None) -> Iterator[None]:

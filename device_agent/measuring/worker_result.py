@@ -90,6 +90,7 @@ def job_message(
     canary_path: Path,
     look: bool,
     memory_limit_bytes: int | None,
+    time_left_s: float,
     energy: bool,
 ) -> dict[str, object]:
     """Return a job as the worker reads it; `look` asks what the reference model takes before the timed part."""
@@ -105,6 +106,7 @@ def job_message(
         "precision": None if spec.precision is None else spec.precision.value,
         "mode": spec.mode.value,
         "memory_limit_bytes": memory_limit_bytes,
+        "time_left_s": time_left_s,
         "canary_path": str(canary_path),
         "look": look,
         "profile": spec.profile,

@@ -11,7 +11,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from device_agent.benchmark import FailureReason, Phase, RuntimeDescription
@@ -25,11 +24,11 @@ from device_agent.errors import (
     WorkerSilentError,
 )
 from device_agent.runtimes.base import Runtime
+from device_agent.runtimes.confinement import UNCONFINED, Confinement
 from device_agent.text import printable
 
 # A poll takes milliseconds in 31 bits.
 POLL_LIMIT_S = 3600.0
-WORKER_FILE = Path(__file__).parents[1] / "worker.py"
 # Importing the runtime from a worn SD card takes tens of seconds.
 START_LIMIT_S = 120.0
 # How the last line of a process tells that it died of it.
@@ -46,7 +45,7 @@ class OnPhase(Protocol):
 class WorkerProcess:
     """One worker, good for one job. Its owner calls `close()`; `kill()` may come from any thread."""
 
-    def __init__(self, python: str, runtime: Runtime) -> None:
+    def __init__(self, python: str, runtime: Runtime, confinement: Confinement = UNCONFINED) -> None:
         """Start a worker for a runtime with this Python.
 
         Raises:
@@ -54,6 +53,7 @@ class WorkerProcess:
         """
         self._python = python
         self._runtime = runtime
+        self._confinement = confinement
         self._received = b""
         self._deadline = math.inf
         self._limit_s = math.inf
@@ -61,7 +61,8 @@ class WorkerProcess:
         self._begun_s = time.monotonic()
         self._oom_kills: int | None = None
         self._found: RuntimeDescription | None = None
-        brought = [] if runtime.worker_file is None else [str(runtime.worker_file)]
+        # Layers of the sandbox that it runs without, each with the reason; known once it has been greeted.
+        self.missing: Mapping[str, str] = {}
         try:
             # What a worker leaves behind that was ended at its work, a profile half written, goes with the folder.
             self._folder = tempfile.TemporaryDirectory(prefix="edgenas-worker-", ignore_cleanup_errors=True)
@@ -74,7 +75,7 @@ class WorkerProcess:
             ) from error
         try:
             self._process = subprocess.Popen(
-                [python, str(WORKER_FILE), runtime.name, *brought],
+                confinement.command(python, runtime),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -125,7 +126,8 @@ class WorkerProcess:
             limit_s: Longest wait; None for all that is left of these.
 
         Raises:
-            RuntimeUnavailableError: If the runtime cannot be imported or the process is no worker.
+            RuntimeUnavailableError: If the runtime cannot be imported, the process is no worker, or it lacks a layer of
+                the sandbox where none may be missing.
         """
         if self._found is None:
             self._found = self._introduced(limit_s)
@@ -156,6 +158,8 @@ class WorkerProcess:
                 f"'{self._python}' cannot import {self._runtime.package}: {event['message']}; "
                 f"{self._runtime.remedy}, or choose another --worker-python"
             )
+        self.missing = event["missing"]
+        self._confinement.check(self._python, self.missing)
         return RuntimeDescription(
             name=self._runtime.name,
             library=str(event["library"]),
@@ -230,6 +234,12 @@ class WorkerProcess:
                 FailureReason.OUT_OF_MEMORY,
                 "the worker that measured the model was killed by SIGKILL as the kernel ran out of memory; "
                 "measure a smaller model or batch",
+            )
+        if self._process.returncode == -signal.SIGXCPU:
+            return BenchmarkFailedError(
+                FailureReason.TIMED_OUT,
+                "the worker that measured the model took more processor time than its threads have until the job's time "
+                "limit; the model may run more threads than it was given",
             )
         if any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS):
             return BenchmarkFailedError(

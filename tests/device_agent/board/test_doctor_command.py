@@ -56,6 +56,7 @@ def test_raspberry_pi_is_examined(tmp_path: Path, worker_python: Path):
     assert found == {
         "runtime onnx": "pass",
         "runtime torchscript": "warn",
+        "sandbox": "pass",
         "power": "warn",
         "governor": "warn",
         "temperature": "pass",

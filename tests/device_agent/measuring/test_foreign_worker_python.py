@@ -17,14 +17,15 @@ LIBRARIES = Path(numpy.__file__).parents[1]
 NOTE_IMPORTS = """\
 import os, sys
 
+# A worker can soon write nothing but what is open already.
+log = open({log!r}, "a", buffering=1)
+
 class Note:
     def find_spec(self, name, path=None, target=None):
         if path is None:
-            with open({log!r}, "a") as log:
-                log.write(name + "\\n")
+            log.write(name + "\\n")
 
-with open({log!r}, "a") as log:
-    log.write("PYTHONPATH=" + os.environ.get("PYTHONPATH", "") + "\\n")
+log.write("PYTHONPATH=" + os.environ.get("PYTHONPATH", "") + "\\n")
 sys.meta_path.insert(0, Note())
 """
 

@@ -267,6 +267,8 @@ CRASH = (
     "import os\nimport onnxruntime\nonnxruntime.InferenceSession.end_profiling = lambda self: os.abort()\n"
 )
 
+ENDLESS = "import time\nimport onnxruntime\nonnxruntime.InferenceSession.end_profiling = lambda self: time.sleep(600)\n"
+
 
 def test_profile_that_crashes_costs_no_other_figure(tmp_path: Path):
     with laboratory(tmp_path, worker_python=python_that(tmp_path, CRASH)) as lab:
@@ -325,8 +327,7 @@ def test_energy_is_left_out_where_the_jobs_time_would_end_before_its_pass(tmp_pa
 
 
 def test_passes_that_never_end_cost_no_figure(tmp_path: Path):
-    with laboratory(tmp_path) as lab:
-        lab.on_progress = lambda told: lab.worker().suspend() if told.phase is Phase.PROFILE else None
+    with laboratory(tmp_path, worker_python=python_that(tmp_path, ENDLESS)) as lab:
         measurement = lab.measure(profile=True, time_limit_s=10.0)
     assert measurement.latency.samples >= 64
     assert "the job ran longer than its time limit of 10 s" in measurement.operators_absent_reason
@@ -589,8 +590,9 @@ def test_job_cancelled_in_its_energy_pass_ends_there(lab: Laboratory):
     assert_cancelled(lab, Phase.ENERGY, energy=True)
 
 
-def test_job_cancelled_while_its_operators_are_timed_ends_there(lab: Laboratory):
-    assert_cancelled(lab, Phase.PROFILE, profile=True)
+def test_job_cancelled_while_its_operators_are_timed_ends_there(tmp_path: Path):
+    with laboratory(tmp_path, worker_python=python_that(tmp_path, ENDLESS)) as lab:
+        assert_cancelled(lab, Phase.PROFILE, profile=True)
 
 
 def assert_cancelled(lab: Laboratory, phase: Phase, **spec: object) -> None:
