@@ -25,6 +25,7 @@ NETWORK = "a network of its own"
 VIEW = "a read-only view of the files"
 PRIVILEGES = "dropped privileges"
 CALLS = "a filter of system calls"
+LAYERS = (NETWORK, VIEW, PRIVILEGES, CALLS)
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET, CLONE_THREAD = (
     0x00020000,

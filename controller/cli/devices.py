@@ -194,6 +194,13 @@ def _properties(found: DeviceDescription) -> list[tuple[str, str]]:
         covered = f"covers the {source.scope}" if source.scope else "a formula, no sensor"
         state = f"not readable: {source.absent_reason}" if source.absent_reason else covered
         rows.append((f"power source {source.name}", state))
+    rows += [
+        (
+            "sandbox",
+            f"{layer.name}: {f'not to be had: {layer.absent_reason}' if layer.absent_reason else 'yes'}",
+        )
+        for layer in found.sandbox
+    ]
     if not found.power_sources:
         rows.append(("power sources", f"agent {found.agent_version} names none"))
     return rows

@@ -29,6 +29,7 @@ from controller.devices.description import (
     DeviceDescription,
     PowerSource,
     RuntimeDescription,
+    SandboxLayer,
     UnavailableRuntime,
 )
 
@@ -86,6 +87,9 @@ def description(message: device_pb2.DescribeDeviceResponse) -> DeviceDescription
         power_sources=tuple(
             PowerSource(name=source.name, scope=source.scope, absent_reason=source.absent_reason)
             for source in message.power_sources
+        ),
+        sandbox=tuple(
+            SandboxLayer(name=layer.name, absent_reason=layer.absent_reason) for layer in message.sandbox
         ),
     )
 

@@ -41,12 +41,21 @@ class PowerSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxLayer:
+    """One way in which models are confined on the board; `absent_reason` is empty where it is in effect."""
+
+    name: str
+    absent_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceDescription:
     """What a board is made of; None where it cannot tell.
 
     Attributes:
         boot_id: Identifies this boot of the board's kernel.
         power_sources: Best first; an older agent names none, and measures no energy.
+        sandbox: Empty where an older agent does not tell.
     """
 
     protocol_version: int
@@ -67,6 +76,7 @@ class DeviceDescription:
     model_size_limit_bytes: int
     unavailable_runtimes: tuple[UnavailableRuntime, ...] = ()
     power_sources: tuple[PowerSource, ...] = ()
+    sandbox: tuple[SandboxLayer, ...] = ()
 
     @property
     def shares_processor(self) -> bool:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,10 +75,15 @@ class MeasuringConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtimes:
-    """What a worker's Python has, and what it has not."""
+    """What a worker's Python has, and what it has not.
+
+    Attributes:
+        unprotected: Layers of the sandbox that workers run without, each with the reason; None where no worker has told.
+    """
 
     available: tuple[RuntimeDescription, ...]
     missing: tuple[UnavailableRuntime, ...]
+    unprotected: Mapping[str, str] | None
 
 
 class Measurer:
@@ -94,7 +99,7 @@ class Measurer:
         self._described: dict[str, RuntimeDescription | UnavailableRuntime] = {}
         # Looked up is not imported: a library may be there and broken.
         self._imported: set[str] = set()
-        self._told_what_is_missing = False
+        self._unprotected: Mapping[str, str] | None = None
 
     def prepare(self) -> None:
         """Start the next job's worker unless it already waits.
@@ -130,8 +135,8 @@ class Measurer:
         with self._failures_told(runtime, job):
             self._describe(offered(worker.greet(None if job is None else job.left_s)))
             self._imported.add(runtime)
-        if worker.missing and not self._told_what_is_missing:
-            self._told_what_is_missing = True
+        first, self._unprotected = self._unprotected is None, worker.missing
+        if first and worker.missing:
             logger.warning(
                 "models run without %s; `edgenas-agent doctor` tells what to do", in_words(worker.missing)
             )
@@ -197,6 +202,7 @@ class Measurer:
         return Runtimes(
             available=tuple(entry for entry in known if isinstance(entry, RuntimeDescription)),
             missing=(*(entry for entry in known if isinstance(entry, UnavailableRuntime)), *BROKEN),
+            unprotected=self._unprotected,
         )
 
     def _describe(self, found: RuntimeDescription | UnavailableRuntime) -> None:

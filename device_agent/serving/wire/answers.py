@@ -23,6 +23,7 @@ from device_agent.benchmark import (
 from device_agent.board.description import Board
 from device_agent.board.telemetry import TelemetrySample
 from device_agent.measuring.measurer import Runtimes
+from device_agent.sandbox import LAYERS
 from device_agent.sensors import modelled
 from device_agent.sensors.base import PowerSource
 from device_agent.sensors.modelled import EnergyModel
@@ -99,6 +100,11 @@ def device_to_wire(
                 for source, reason in power_sources
             ),
             *formula,
+        ],
+        sandbox=[
+            device_pb2.SandboxLayer(name=layer, absent_reason=runtimes.unprotected.get(layer, ""))
+            for layer in LAYERS
+            if runtimes.unprotected is not None
         ],
         boot_id=board.boot_id,
         model_size_limit_bytes=model_limit_bytes,
