@@ -10,6 +10,7 @@ readonly command=/usr/local/bin/edgenas-agent
 readonly settings=/etc/default/edgenas-agent
 readonly unit=/etc/systemd/system/edgenas-agent.service
 readonly user=edgenas
+readonly usual_state=/var/lib/edgenas-agent
 
 usage() {
     cat <<'TEXT'
@@ -71,7 +72,7 @@ find_state() {
         # shellcheck source=/dev/null
         recorded=$(. "$settings" && echo "${EDGENAS_AGENT_HOME-}")
     fi
-    state=${state:-${recorded:-/var/lib/edgenas-agent}}
+    state=${state:-${recorded:-$usual_state}}
     case $state in
         *[!A-Za-z0-9/._-]* | [!/]* | /) fail "state folder '$state' is not understood; expected a path like /data/edgenas" ;;
         /home/* | /root/*) fail "state folder '$state' lies in a home, which the service does not see; choose another" ;;
@@ -210,7 +211,7 @@ activate() {
     if has_systemd; then
         install -m 0644 "$files/edgenas-agent.service" "$unit" &&
             rm -f "$unit.d/state.conf" &&
-            if [ "$state" != /var/lib/edgenas-agent ]; then
+            if [ "$state" != $usual_state ]; then
                 install -d "$unit.d" && printf '[Service]\nReadWritePaths=%s\n' "$state" >"$unit.d/state.conf"
             fi &&
             systemctl daemon-reload && systemctl --quiet enable edgenas-agent && systemctl restart edgenas-agent
@@ -234,7 +235,8 @@ remove() {
     kept="; kept are $state, $settings and the user $user (--purge removes them)"
     if [ -n "$purge" ]; then
         ! getent passwd $user >/dev/null || userdel $user
-        rm -rf "$state" "$settings"
+        # The unit makes the usual folder wherever the state is.
+        rm -rf "$state" $usual_state "$settings"
         kept=''
     fi
     echo "the agent is removed$kept"
