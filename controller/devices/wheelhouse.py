@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import Distribution, distributions
 from importlib.resources import files
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def make_wheelhouse(folder: Path, *, platform: str, pythons: Sequence[str] = PYT
 
 
 def _gather(folder: Path, platform: str, pythons: Sequence[str]) -> None:
-    _pip("wheel", "--no-deps", "--wheel-dir", str(folder), origin(distribution(_DISTRIBUTION)))
+    _pip("wheel", "--no-deps", "--wheel-dir", str(folder), origin(list(distributions(name=_DISTRIBUTION))))
     (own_wheel,) = map(str, folder.glob(f"{_DISTRIBUTION}-*.whl"))
     for python in pythons:
         _download(folder, platform, python, own_wheel)
@@ -97,14 +97,18 @@ def _download(folder: Path, platform: str, python: str, requirement: str) -> Non
     )
 
 
-def origin(installed: Distribution) -> str:
+def origin(found: Sequence[Distribution]) -> str:
     """Return what pip makes the same wheel of again: a folder, an archive, a repository, or a version of the index.
+
+    Args:
+        found: The distribution, once or more often: in a checkout what its build left behind is found as well, and
+            tells nothing.
 
     Source: PEP 610, direct_url.json.
     """
-    told = installed.read_text("direct_url.json")
+    told = next((text for one in found if (text := one.read_text("direct_url.json"))), None)
     if told is None:
-        return f"{installed.name}=={installed.version}"
+        return f"{found[0].name}=={found[0].version}"
     source = json.loads(told)
     url = str(source["url"])
     repository = source.get("vcs_info")

@@ -91,9 +91,10 @@ gather_wheels() {
     wheel_of 0.0.1 "$board/root/wheelhouse"
 }
 
-# Compiling every module takes the emulator a minute: only those that are used are compiled, as they are imported.
+# Compiling every module takes the emulator a minute, so only those that are used are compiled, as they are imported.
+# To pip, 0 is what switches an option on that begins with no.
 install_agent() {
-    PIP_NO_COMPILE=1 on_board /root/wheelhouse/install-agent.sh
+    PIP_NO_COMPILE=0 on_board /root/wheelhouse/install-agent.sh
     on_board /opt/edgenas-agent/current/bin/python -c 'import device_agent.serving.server, onnxruntime'
 }
 
@@ -146,7 +147,7 @@ refuse_a_broken_wheel() {
 upgrade_agent() {
     wheel_of 0.0.3 "$board/root/wheelhouse"
     # It restarts the agent, on the loopback that this machine asks it on.
-    PIP_NO_COMPILE=1 chroot "$board" /root/wheelhouse/install-agent.sh
+    PIP_NO_COMPILE=0 chroot "$board" /root/wheelhouse/install-agent.sh
     still_answers 0.0.3
 }
 

@@ -45,7 +45,16 @@ def installed(tmp_path: Path, direct_url: object) -> Distribution:
 def test_origin_is_where_the_installation_came_from(
     tmp_path: Path, direct_url: object, expected: str
 ) -> None:
-    assert origin(installed(tmp_path, direct_url)) == expected
+    assert origin([installed(tmp_path, direct_url)]) == expected
+
+
+def test_origin_is_told_by_the_installation_and_not_by_a_build(tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    (tmp_path / "environment").mkdir()
+    built = installed(tmp_path / "build", None)
+    used = installed(tmp_path / "environment", {"url": "file:///checkout", "dir_info": {}})
+
+    assert origin([built, used]) == "file:///checkout"
 
 
 def test_installation_holds_what_a_board_needs() -> None:
