@@ -110,9 +110,10 @@ add_device() {
     until "$bin/edgenas" devices add "127.0.0.1:$port" --name arm64; do
         [[ $((++attempts)) -lt 3 ]] || fail "the device cannot be added"
     done
-    described | grep --quiet '"machine": "aarch64"' || fail "the device is no aarch64: $(described)"
+    described | grep '"machine": "aarch64"' >/dev/null || fail "the device is no aarch64: $(described)"
 }
 
+# Read it to its end: with pipefail, a reader that stops early makes it fail.
 described() {
     "$bin/edgenas" devices show arm64 --json
 }
@@ -131,7 +132,7 @@ measure() {
 
 # still_answers VERSION: what was measured before.
 still_answers() {
-    described | grep --quiet "\"agent_version\": \"$1\"" || fail "the agent is not $1: $(described)"
+    described | grep "\"agent_version\": \"$1\"" >/dev/null || fail "the agent is not $1: $(described)"
     measured | diff "$work/measured" - || fail "what was measured before is not answered any more"
 }
 
