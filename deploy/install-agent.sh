@@ -86,7 +86,7 @@ find_state() {
 find_python() {
     seen=''
     for candidate in ${python:-python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11 python3.10}; do
-        found=$("$candidate" -c 'import platform, struct, sys
+        found=$("$candidate" -I -c 'import platform, struct, sys
 print("%d %d" % sys.version_info[:2], 8 * struct.calcsize("P"), platform.machine(), sys.base_prefix)' 2>/dev/null) || continue
         # Version, bits and machine hold no blanks.
         # shellcheck disable=SC2086
@@ -135,7 +135,7 @@ find_wheels() {
 find_venv() {
     needed=venv
     [ -n "$pip_wheel" ] || needed=ensurepip
-    ! "$python" -c "import $needed" 2>/dev/null || return 0
+    ! "$python" -I -c "import $needed" 2>/dev/null || return 0
     package=python3.$minor-venv
     command -v apt-get >/dev/null || fail "$python has no module $needed, and there is no apt-get to install $package with"
     echo "installing $package"
@@ -179,6 +179,8 @@ EDGENAS_AGENT_HOME=$state
 EDGENAS_AGENT_OPTIONS="--address 127.0.0.1:50151"
 TEXT
     elif [ "$state" != "$recorded" ]; then
+        # An agent that systemd does not know would be sought by its new folder and run on with the old one.
+        has_systemd || [ ! -x "$root/start" ] || "$root/start" stop
         sed -i '/^EDGENAS_AGENT_HOME=/d' "$settings"
         echo "EDGENAS_AGENT_HOME=$state" >>"$settings"
     fi
@@ -204,7 +206,7 @@ switch() {
 
 # Makes the agent in a folder the one that is run, and restarts it; chained, for the shell's -e ends where || begins.
 activate() {
-    files=$("$1/bin/python" -c 'import edgenas_deploy; print(edgenas_deploy.__path__[0])') &&
+    files=$("$1/bin/python" -I -c 'import edgenas_deploy; print(edgenas_deploy.__path__[0])') &&
         ln -sfn "$1" "$root/next" && mv -T "$root/next" "$root/current" &&
         install -m 0755 "$files/edgenas-agent.sh" "$command" &&
         install -m 0755 "$files/start-agent.sh" "$root/start" || return
