@@ -41,9 +41,10 @@ running() {
 start() {
     ! running || fail "the agent runs already, as process $(cat "$lock"); to start it anew: $0 restart"
     [ ! -e "$log" ] || mv "$log" "$log.1"
+    : >"$log"
     # The options are several words.
     # shellcheck disable=SC2086
-    setsid "$program" serve $EDGENAS_AGENT_OPTIONS >"$log" 2>&1 </dev/null &
+    setsid "$program" serve $EDGENAS_AGENT_OPTIONS >>"$log" 2>&1 </dev/null &
     waited_s=0
     until grep -q '^listening on ' "$log"; do
         kill -0 $! 2>/dev/null || fail "the agent did not start: $(tail -n 1 "$log"); see /etc/default/edgenas-agent"
