@@ -5,18 +5,19 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := demo
 
-.PHONY: help install check test demo clean
+.PHONY: help install check test arm64 demo clean
 
 help:
 	@echo "make demo       search networks for handwritten digits, measured on this machine, and write the best as a project"
 	@echo "make test       run the tests"
-	@echo "make check      formatting, lint, types, dependency rules, stub drift"
+	@echo "make check      formatting, lint, types, dependency rules, stub drift, the files for boards"
+	@echo "make arm64      install, use and remove the agent in an emulated arm64 Debian; as root, some minutes"
 	@echo "make install    make $(VENV) with host, agent and development tools"
 	@echo "make clean      remove what the others made"
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[host,dev]'
@@ -28,10 +29,14 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	PYTHON=$(PYTHON) protos/generate.sh --check
+	deploy/check-unit.sh
 
 # Two files at a time, each by one process: most of a test's time an agent waits or a single thread works.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
+
+arm64: $(STAMP)
+	tests/arm64/run.sh
 
 # One thread, --keep-flagged, no waits and no retries: whoever tries the demo does other things meanwhile, and wants to
 # see it end.

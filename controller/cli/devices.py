@@ -2,8 +2,10 @@
 
 import ipaddress
 import re
+import shlex
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +17,7 @@ from controller.core.errors import EdgeNASError
 from controller.devices.connect import connected, registry
 from controller.devices.description import DeviceDescription
 from controller.devices.registry import RegisteredDevice
+from controller.devices.wheelhouse import INSTALLER, PYTHONS, make_wheelhouse
 
 app = typer.Typer(help="The boards that can be measured on.", no_args_is_help=True)
 
@@ -174,6 +177,30 @@ def _connection(device: RegisteredDevice) -> str:
         return str(error)
     end = min(credentials.expires_at, credentials.agent_expires_at)
     return f"TLS, certificates end {end:%Y-%m-%d}"
+
+
+@app.command()
+def wheelhouse(
+    platform: Annotated[str, typer.Option(metavar="aarch64|x86_64", help="The board's machine: `uname -m`.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")],
+    python: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VERSION",
+            help="A Python that the board may have; repeatable.",
+            show_default=", ".join(PYTHONS),
+        ),
+    ] = None,
+) -> None:
+    """Make a folder from which a board installs the agent without a network."""
+    pythons = python or PYTHONS
+    made = make_wheelhouse(out, platform=platform, pythons=pythons)
+    say(
+        f"made {out}: {made.wheels} wheels, {made.size_bytes / 1e6:.0f} MB, for Python {', '.join(pythons)} on {platform}"
+    )
+    name = shlex.quote(out.resolve().name)
+    say("copy it to the board and install:")
+    say(f"  scp -r {shlex.quote(str(out))} USER@BOARD: && ssh -t USER@BOARD sudo {name}/{INSTALLER}")
 
 
 def _properties(found: DeviceDescription) -> list[tuple[str, str]]:

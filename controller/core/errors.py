@@ -12,6 +12,7 @@ EdgeNASError
 ├── DeviceError
 │   ├── DeviceUnreachableError   no answer within the patience given
 │   └── BenchmarkFailedError     the board answered that it could not measure
+├── WheelhouseError              what a board installs from cannot be gathered
 └── SearchStoppedError           the run stopped early, and can be resumed
 
 A message says what failed, the value, what was expected and what to do next, in one line.
@@ -64,6 +65,10 @@ class DeviceUnreachableError(DeviceError):
 
 class BenchmarkFailedError(DeviceError):
     """A device answered that it could not measure a model."""
+
+
+class WheelhouseError(EdgeNASError):
+    """What a board installs from cannot be gathered."""
 
 
 class SearchStoppedError(EdgeNASError):

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from device_agent.cli.options import Refusal, measuring_config, measuring_options, state_dir_option
+from device_agent.cli.readiness import tell_systemd
 from device_agent.cli.stopping import stop_requests
 from device_agent.errors import AgentError
 
@@ -76,6 +77,7 @@ def serve(
         stop = stop_requests(exit_on_stdin_eof=exit_on_stdin_eof)
         with serving(config) as bound:
             click.echo(f"listening on {bound}")
+            tell_systemd("READY=1")
             logging.getLogger(__name__).info("%s: shutting down", stop())
     except AgentError as error:
         raise Refusal(error) from error

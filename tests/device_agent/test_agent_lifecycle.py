@@ -101,6 +101,17 @@ def test_end_of_standard_input_ends_the_agent(tmp_path: Path):
         assert agent.process.wait(CALL_LIMIT_S) == 0
 
 
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told_of_a_ready_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool):
+    name = f"@edgenas-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name.replace("@", "\0"))
+        systemd.settimeout(CALL_LIMIT_S)
+        with running_agent(tmp_path / "state"):
+            assert systemd.recv(64) == b"READY=1"
+
+
 def test_job_beyond_the_time_limit_is_given_up(tmp_path: Path):
     with running_agent(tmp_path, "--job-timeout-s", "0.5") as agent:
         failure = agent.fail(agent.upload(conv_model()), spec(mode=FULL))
