@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import select
 import signal
 import subprocess
@@ -31,6 +32,8 @@ from device_agent.text import printable
 POLL_LIMIT_S = 3600.0
 # Importing the runtime from a worn SD card takes tens of seconds.
 START_LIMIT_S = 120.0
+# What a model could bring out in the message of a failure.
+SECRET_NAME = re.compile("TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
 # How the last line of a process tells that it died of it.
 OUT_OF_MEMORY_SIGNS = ("bad_alloc", "Cannot allocate memory", "MemoryError")
 
@@ -348,8 +351,11 @@ class StopSignal:
 
 
 def worker_environment(python: str) -> dict[str, str]:
-    """Return the environment for a Python: the agent's own, but for what describes the agent's Python."""
-    if python == sys.executable:
-        return dict(os.environ)
-    # These describe the agent's Python; another one would load foreign modules through them.
-    return {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+    """Return the environment for a Python: the agent's own, but for secrets and what describes the agent's Python."""
+    # The latter would have another Python load foreign modules.
+    foreign = set() if python == sys.executable else {"PYTHONPATH", "PYTHONHOME"}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in foreign and not SECRET_NAME.search(name)
+    }

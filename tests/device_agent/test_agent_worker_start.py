@@ -167,3 +167,15 @@ def test_worker_starts_once_there_is_a_folder_for_its_errors(tmp_path: Path, mon
     measurer.prepare()
     measurer.release()
     assert measurer.runtimes().available[0].library == "onnxruntime"
+
+
+def test_secrets_of_the_environment_stay_with_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    secrets = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "aws_access_key_id", "DB_PASSWORD", "OPENAI_API_KEY")
+    for name in (*secrets, "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "PASSIVE")
+    with running_agent(tmp_path) as agent:
+        agent.describe()
+        (worker,) = agent.workers()
+        seen = worker.environ()
+    assert seen["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert not set(secrets) & set(seen)
