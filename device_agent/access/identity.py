@@ -62,6 +62,14 @@ class IdentityFolder:
         assert found is not None
         return found
 
+    def made(self) -> Identity | None:
+        """Return the identity in use; None where none was made yet.
+
+        Raises:
+            StartupError: If it cannot be read.
+        """
+        return self._read(CURRENT_FILE)
+
     def next(self) -> Identity | None:
         """Return the identity that is to take its place; None where no change is under way.
 

@@ -8,6 +8,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ def _board(root: Path, state_dir: Path, watch_s: float) -> tuple[Check, ...]:
     before = read_load(root, (os.getpid(),))
     time.sleep(watch_s)
     load = interference(before, read_load(root, (os.getpid(),)))
-    return examine_board(root, state_dir=state_dir, load=load, timer=measure_timer())
+    return examine_board(
+        root, state_dir=state_dir, load=load, timer=measure_timer(), now=datetime.now(timezone.utc)
+    )
 
 
 def _table(checks: Sequence[Check], width: int) -> list[str]:

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Hosts that call at least once in this time learn the next certificate before the present one ends.
 RENEW_BEFORE = timedelta(days=90)
+WARN_BEFORE = timedelta(days=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,11 @@ class AgentIdentity:
         self._making: threading.Thread | None = None
         self.current = folder.current()
         self.advance()
+        if self.current.expires_at - now() < WARN_BEFORE:
+            logger.warning(
+                "the agent's certificate ends on %s; `edgenas-agent rotate` makes the next one",
+                f"{self.current.expires_at:%Y-%m-%d}",
+            )
 
     def advance(self) -> Identity:
         """Return the identity to show from now on: the next one as soon as everyone knows it.
