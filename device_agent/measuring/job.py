@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from device_agent.benchmark import BenchmarkRequest, FailureReason, Phase, Progress
@@ -34,12 +34,18 @@ class Job:
         self.stop = stop
         self.limit_s = limit_s
         self.started_at = datetime.now(timezone.utc)
-        self.deadline_s = time.monotonic() + limit_s
+        self._begun_s = time.monotonic()
+        self.deadline_s = self._begun_s + limit_s
         self.attempt = 0
         self.waited_s = 0.0
         self.runtime_version = ""
         self._attempt_began_s = 0.0
         self._on_progress = on_progress
+
+    @property
+    def now(self) -> datetime:
+        """The time, as the job's begin and what has passed since tell it: a clock that is set meanwhile has no part in it."""
+        return self.started_at + timedelta(seconds=time.monotonic() - self._begun_s)
 
     @property
     def left_s(self) -> float:

@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 
 from device_agent import __version__
 from device_agent.benchmark import (
@@ -88,7 +87,7 @@ def record_of(job: Job, attempts: Sequence[Attempt], precision: Precision | None
             precision=precision or result.precision,
         ),
         started_at=job.started_at,
-        finished_at=datetime.now(timezone.utc),
+        finished_at=job.now,
         measurement=Measurement(
             latency=best.latency,
             grouped=best.grouped,

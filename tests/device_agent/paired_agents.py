@@ -80,9 +80,11 @@ def let_in(state_dir: Path, name: str, role: Role, keys: Keys) -> None:
 
 
 @contextlib.contextmanager
-def paired_agent(state_dir: Path, *options: str, role: Role = Role.MEASURE) -> Iterator[tuple[Agent, Keys]]:
+def paired_agent(
+    state_dir: Path, *options: str, role: Role = Role.MEASURE, certificate_days: int = 100
+) -> Iterator[tuple[Agent, Keys]]:
     """Run an agent with TLS that knows one client, `laptop`, and yield it with a channel of that client."""
-    keys = new_keys()
+    keys = new_keys(ends=NOW + certificate_days * DAY)
     let_in(state_dir, "laptop", role, keys)
     with running_agent(
         state_dir, *options, channel_to=lambda address: channel_to(address, state_dir, keys)
