@@ -270,3 +270,55 @@ def test_agent_of_another_wire_version_is_refused_with_both_versions() -> None:
         pytest.raises(DeviceError, match=r"version 99 .*agent 9\.9.*version 1"),
     ):
         client.describe()
+
+
+def lost_event() -> benchmark_pb2.BenchmarkEvent:
+    failure = benchmark_pb2.BenchmarkFailure(
+        request_id="again", reason=benchmark_pb2.FAILURE_REASON_LOST, message="the agent ended; ask again"
+    )
+    return benchmark_pb2.BenchmarkEvent(failure=failure)
+
+
+class RestartingBenchmarks(benchmark_pb2_grpc.BenchmarkServiceServicer):
+    """Loses a job as often as it is told to, each time with the link: the agent ended, and came back."""
+
+    def __init__(self, losses: int) -> None:
+        self.losses = losses
+        self.calls: list[str] = []
+        self._away = False
+
+    def RunBenchmark(self, request, context):  # type: ignore[no-untyped-def] # noqa: N802
+        self.calls.append(request.request_id)
+        if self._away:
+            self._away = False
+            yield lost_event()
+        elif self.losses:
+            self.losses -= 1
+            self._away = True
+            yield benchmark_pb2.BenchmarkEvent(started=benchmark_pb2.BenchmarkStarted())
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the agent ended")
+        else:
+            spec = benchmark_pb2.BenchmarkSpec(mode=benchmark_pb2.MEASUREMENT_MODE_SEARCH)
+            record = benchmark_pb2.BenchmarkRecord(request_id=request.request_id, spec=spec)
+            yield benchmark_pb2.BenchmarkEvent(result=record)
+
+
+@pytest.mark.parametrize(("losses", "measured"), [(1, True), (2, True), (3, False)])
+def test_lost_job_is_asked_for_again_but_not_for_ever(
+    model: ExportedModel, losses: int, measured: bool
+) -> None:
+    benchmarks = RestartingBenchmarks(losses)
+    with (
+        serving(
+            (benchmark_pb2_grpc.add_BenchmarkServiceServicer_to_server, benchmarks),
+            (model_pb2_grpc.add_ModelServiceServicer_to_server, EveryModel()),
+        ) as address,
+        DeviceClient("bench", address, patience_s=30) as client,
+    ):
+        if measured:
+            found = client.measure(model, request_id="again", model_name="net", mode=SEARCH)
+            assert found.request_id == "again"
+        else:
+            with pytest.raises(BenchmarkFailedError, match="the agent ended"):
+                client.measure(model, request_id="again", model_name="net", mode=SEARCH)
+    assert set(benchmarks.calls) == {"again"}

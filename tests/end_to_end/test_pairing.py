@@ -6,6 +6,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -14,7 +15,9 @@ from boards import LIMIT_S, Board, edgenas, serving
 from command_line import PYTHON
 from edgenas.v1 import access_pb2, access_pb2_grpc
 
-from controller.devices.credentials import new_credentials
+from controller.devices import connection
+from controller.devices.client import DeviceClient
+from controller.devices.credentials import CredentialsFolder, new_credentials
 
 
 @pytest.fixture
@@ -289,3 +292,78 @@ def test_board_without_tls_is_asked_on_loopback_alone(tmp_path: Path) -> None:
 
     assert refused.returncode == 2
     assert "is not paired, and without TLS only this machine's own agents are asked" in refused.stderr
+
+
+def client_of(board: Board, home: Path) -> DeviceClient:
+    """Return a client in this process, beside those of the commands."""
+    return DeviceClient("pi", board.address, 30, credentials=CredentialsFolder(home / "devices/pi"))
+
+
+def test_search_that_runs_meanwhile_uses_the_renewed_certificate(paired: tuple[Board, Path]) -> None:
+    board, home = paired
+    with client_of(board, home) as running:
+        running.describe()
+        assert edgenas(home, "devices", "rotate", "pi").returncode == 0
+
+        assert running.describe().hostname
+
+
+def test_search_that_runs_meanwhile_knows_the_agents_new_certificate(
+    paired: tuple[Board, Path], tmp_path: Path
+) -> None:
+    board, home = paired
+    with client_of(board, home) as running:
+        running.describe()
+        board.run("rotate")
+        # Another process of this host is told, and the agent then shows it.
+        assert edgenas(home, "devices", "ping", "pi").returncode == 0
+        assert board.process.stdin is not None
+        board.process.stdin.close()
+        board.process.wait(LIMIT_S)
+        with serving(board.state_dir, board.address):
+            assert running.describe().hostname
+
+
+def test_certificate_that_ends_soon_is_renewed_by_itself(
+    paired: tuple[Board, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, home = paired
+    before = board.clients()[0]["fingerprint"]
+    with client_of(board, home) as client:
+        with monkeypatch.context() as late:
+            late.setattr(connection, "RENEW_BEFORE", timedelta(days=800))
+            client.describe()
+        client.describe()
+
+    after = board.clients()[0]["fingerprint"]
+    assert before != after
+    assert after == CredentialsFolder(home / "devices/pi").read().fingerprint
+
+
+def test_end_of_a_certificate_is_told_before(
+    paired: tuple[Board, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    board, home = paired
+    monkeypatch.setattr(connection, "WARN_BEFORE", timedelta(days=800))
+    with client_of(board, home) as client:
+        client.describe()
+
+    assert "this host's certificate for device 'pi' ends on 20" in caplog.text
+    assert "the agent's certificate for device 'pi' ends on 20" in caplog.text
+
+
+@pytest.mark.parametrize("file", ["identity.pem", "agent.pem"])
+@pytest.mark.parametrize("text", ["", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
+def test_damaged_keys_are_told_in_one_line(paired: tuple[Board, Path], file: str, text: str) -> None:
+    _, home = paired
+    (home / "devices/pi" / file).write_text(text)
+
+    refused = edgenas(home, "devices", "ping", "pi")
+    listed = edgenas(home, "devices", "list")
+    removed = edgenas(home, "devices", "remove", "pi")
+
+    assert refused.returncode == 2
+    assert "cannot be read" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert listed.returncode == 0
+    assert "removed pi; its agent was not told" in removed.stdout
