@@ -21,8 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "device_agent"))
 
-from agent_harness import FULL, SEARCH, Agent, running_agent, spec
+from agent_harness import FULL, SEARCH, Agent, spec
 from edgenas.v1 import benchmark_pb2, measurement_pb2
+from paired_agents import paired_agent
 
 from device_agent.benchmark import CONTAMINATING
 from device_agent.measuring.flags import (
@@ -157,10 +158,10 @@ def bare_loop(model: Model, threads: int, seconds: float) -> BareLoop:
 
 @contextlib.contextmanager
 def agent(*options: str) -> Iterator[Agent]:
-    """Yield a real agent with an empty state."""
+    """Yield a real agent with an empty state, which serves and announces itself as on a board."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_agent(Path(folder), "--gate-limit-s", "120", *options) as running,
+        paired_agent(Path(folder), "--announce", "--gate-limit-s", "120", *options) as (running, _),
     ):
         running.describe()
         yield running
