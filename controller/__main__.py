@@ -1,5 +1,6 @@
 """Starts the `edgenas` command, where its libraries are installed: a board has the agent's alone."""
 
+import os
 import sys
 
 
@@ -9,6 +10,8 @@ def main() -> None:
     Raises:
         SystemExit: With 2 where the host's libraries are missing.
     """
+    # What gRPC says of a connection that fails stands in the error that the command ends with.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from controller.cli.main import main as run
     except ModuleNotFoundError as error:

@@ -22,6 +22,7 @@ AgentError
     ├── StorageFullError         a model exceeds a limit, the cache or the disk
     ├── QueueFullError           too many jobs wait already
     ├── TooManyStreamsError      every slot for long-lived streams is taken
+    ├── BusyError                the agent does one of these at a time
     ├── RuntimeUnavailableError  no worker with its runtime imported can be had
     ├── RuntimeStartingError     the first worker is still importing the runtime
     ├── AgentStoppingError       the agent is shutting down
@@ -132,6 +133,10 @@ class QueueFullError(CallError):
 
 class TooManyStreamsError(CallError):
     """Every slot for long-lived streams is taken."""
+
+
+class BusyError(CallError):
+    """The agent does one of these at a time."""
 
 
 class RuntimeUnavailableError(CallError):

@@ -31,7 +31,10 @@ def add(
     name: Annotated[str | None, typer.Option(help="What to call it; the host name otherwise.")] = None,
     code: Annotated[
         str | None,
-        typer.Option(help="What `edgenas-agent pair` shows on the board.", show_default="asked for"),
+        typer.Option(
+            help="What `edgenas-agent pair` shows on the board; other users of this machine see it here.",
+            show_default="asked for",
+        ),
     ] = None,
     pairing_port: Annotated[
         int | None,
@@ -64,7 +67,7 @@ def add(
         return
     from controller.devices.pairing import PairingPort
 
-    pairing = PairingPort(f"{host}:{pairing_port or int(port) + 1}")
+    pairing = PairingPort(parse_address(f"{host}:{pairing_port or int(port) + 1}"))
     credentials, role = pairing.pair(code or typer.prompt("code that the board shows"))
     boards.add(chosen, full_address, credentials)
     say(f"paired with {chosen} at {full_address}, role {role}")
@@ -239,7 +242,7 @@ def _name_of(host: str) -> str:
         ipaddress.ip_address(host)
     except ValueError:
         return host.split(".")[0]
-    return re.sub("[:.]+", "-", host).strip("-")
+    return re.sub("[:.%]+", "-", host).strip("-")
 
 
 def _summary(found: DeviceDescription) -> str:

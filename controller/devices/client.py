@@ -21,7 +21,6 @@ from controller.devices import conversion
 from controller.devices.connection import Connection
 from controller.devices.credentials import CredentialsFolder
 from controller.devices.description import DeviceDescription
-from controller.devices.refusal import handshake_refusal
 from controller.devices.versions import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
 
 logger = logging.getLogger(__name__)
@@ -95,11 +94,7 @@ class DeviceClient:
             DeviceUnreachableError: If it stays away.
             DeviceError: If its agent speaks another version of the wire format.
         """
-        answer = self._patiently(
-            lambda: self._connection.devices.DescribeDevice(
-                device_pb2.DescribeDeviceRequest(), timeout=_DEADLINE_S
-            )
-        )
+        answer = self._patiently(self._describe)
         found = conversion.description(answer)
         newest, oldest = found.protocol_version, found.oldest_protocol_version
         if newest < OLDEST_PROTOCOL_VERSION or oldest > PROTOCOL_VERSION:
@@ -107,8 +102,16 @@ class DeviceClient:
                 f"device {self.name!r} speaks {_versions(oldest, newest)} of the wire format (agent {found.agent_version}), "
                 f"this host {_versions(OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION)}; install the same edgenas on both"
             )
-        self._connection.keep_up(answer.next_certificate)
+        shown = [der for der in (answer.certificate, answer.next_certificate) if der]
+        if shown and self._connection.learn(*shown):
+            # Says what is known now: the agent waits for that.
+            self._patiently(self._describe)
+        self._connection.look_after()
         return found
+
+    def _describe(self) -> device_pb2.DescribeDeviceResponse:
+        request = device_pb2.DescribeDeviceRequest(known_certificates=self._connection.known_certificates)
+        return self._connection.devices.DescribeDevice(request, timeout=_DEADLINE_S)
 
     def renew(self) -> None:
         """Replace this host's key and certificate for the device.
@@ -379,11 +382,10 @@ class DeviceClient:
 
     def _has_new_credentials(self, error: grpc.RpcError) -> bool:
         """Return whether another process of this host knows better how to connect; raise if nobody does."""
-        credentials = self._connection.credentials
-        if credentials is None or error.code() not in _REFUSALS:
+        if self._connection.credentials is None or error.code() not in _REFUSALS:
             return False
         refused = error.code() is grpc.StatusCode.UNAUTHENTICATED
-        reason = None if refused else handshake_refusal(self._address, credentials)
+        reason = None if refused else self._connection.refusal()
         if (refused or reason) and self._connection.refresh():
             return True
         if reason:

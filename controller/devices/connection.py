@@ -4,7 +4,7 @@ import ipaddress
 import logging
 import platform
 import threading
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import grpc
@@ -23,8 +23,10 @@ from controller.devices.credentials import (
     WARN_BEFORE,
     Credentials,
     CredentialsFolder,
+    fingerprint,
     new_credentials,
 )
+from controller.devices.refusal import handshake_refusal
 
 logger = logging.getLogger(__name__)
 
@@ -101,19 +103,42 @@ class Connection:
             self._open()
             return True
 
-    def keep_up(self, next_certificate: bytes) -> None:
-        """Learn the agent's next certificate, and renew this host's own before it ends.
+    @property
+    def known_certificates(self) -> tuple[str, ...]:
+        """Fingerprints of the certificates that are taken for the agent's."""
+        return self.credentials.agent_fingerprints if self.credentials else ()
+
+    def learn(self, *certificates: bytes) -> bool:
+        """Take these certificates, and no other, for the agent's from now on; return whether that is news.
 
         Args:
-            next_certificate: As the agent describes it, in DER; empty where no change is near.
+            certificates: The one that the agent shows and the one that it will show, in DER.
+
+        Raises:
+            DeviceError: If one is no certificate.
+            ConfigurationError: If they cannot be kept.
+        """
+        if self._folder is None or self.credentials is None:
+            return False
+        if set(map(fingerprint, certificates)) == set(self.known_certificates):
+            return False
+        with self._lock, self._folder.changing() as kept:
+            try:
+                self._keep(kept.taking(*certificates))
+            except ValueError as error:
+                raise DeviceError(
+                    f"device {self._name!r} names a certificate that is none: {error}; update edgenas there"
+                ) from error
+        return True
+
+    def look_after(self) -> None:
+        """Renew this host's certificate before it ends, and warn of an end that comes near.
 
         Raises:
             ConfigurationError: If the credentials cannot be written.
         """
         if self.credentials is None:
             return
-        if next_certificate and not self.credentials.knows(next_certificate):
-            self._replace(lambda credentials: credentials.knowing(next_certificate))
         now = datetime.now(UTC)
         if self.credentials.expires_at - now < RENEW_BEFORE:
             try:
@@ -141,16 +166,24 @@ class Connection:
             ConfigurationError: If the credentials cannot be written.
             grpc.RpcError: If the agent does not answer, or refuses.
         """
-        fresh = new_credentials(platform.node())
-        self._access.RenewCertificate(
-            access_pb2.RenewCertificateRequest(certificate=fresh.der), timeout=_DEADLINE_S
-        )
-        self._replace(
-            lambda credentials: Credentials(
-                key=fresh.key,
-                certificate=fresh.certificate,
-                agent_certificates=credentials.agent_certificates,
-            )
+        assert self._folder is not None
+        with self._lock, self._folder.changing() as kept:
+            if kept != self.credentials:
+                # Another process of this host was faster.
+                self._keep(kept)
+                return
+            fresh = new_credentials(platform.node())
+            signature = fresh.signed(f"edgenas renew {kept.fingerprint}".encode("ascii"))
+            request = access_pb2.RenewCertificateRequest(certificate=fresh.der, signature=signature)
+            self._access.RenewCertificate(request, timeout=_DEADLINE_S)
+            self._keep(replace(fresh, agent_certificates=kept.agent_certificates))
+
+    def refusal(self) -> str | None:
+        """Return why TLS fails between the two; None where it does not, or nobody is there."""
+        if self._folder is None or self.credentials is None:
+            return None
+        return handshake_refusal(
+            self._address, self._folder.identity_file, self.credentials.agent_certificates
         )
 
     def leave(self) -> None:
@@ -161,13 +194,11 @@ class Connection:
         """
         self._access.RevokeClient(access_pb2.RevokeClientRequest(), timeout=_DEADLINE_S)
 
-    def _replace(self, change: Callable[[Credentials], Credentials]) -> None:
-        with self._lock:
-            assert self._folder is not None
-            assert self.credentials is not None
-            self.credentials = change(self.credentials)
-            self._folder.write(self.credentials)
-            self._open()
+    def _keep(self, credentials: Credentials) -> None:
+        assert self._folder is not None
+        self._folder.write(credentials)
+        self.credentials = credentials
+        self._open()
 
 
 def _is_loopback(address: str) -> bool:

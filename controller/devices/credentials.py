@@ -6,13 +6,15 @@
 Any other gRPC client can use these files: docs/querying.md.
 """
 
+import contextlib
+import fcntl
 import hashlib
-import logging
 import os
 import re
 import shutil
 import ssl
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,8 +26,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from controller.core.errors import ConfigurationError
 
-logger = logging.getLogger(__name__)
-
 SERVER_NAME = "edgenas-agent"
 """The name in every agent's certificate; the certificate itself is what is checked."""
 
@@ -34,7 +34,7 @@ RENEW_BEFORE = timedelta(days=90)
 _VALID_FOR = timedelta(days=730)
 # A board without a clock of its own wakes up in 1970, and must not find its hosts' certificates not valid yet.
 _VALID_FROM = datetime(1970, 1, 1, tzinfo=UTC)
-_IDENTITY, _AGENT = "identity.pem", "agent.pem"
+_IDENTITY, _AGENT, _LOCK = "identity.pem", "agent.pem", "lock"
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----\n", re.DOTALL)
 
 
@@ -71,15 +71,22 @@ class Credentials:
         """The SHA-256 of each certificate that is taken for the agent's."""
         return tuple(fingerprint(ssl.PEM_cert_to_DER_cert(pem)) for pem in self.agent_certificates)
 
-    def knowing(self, der: bytes) -> "Credentials":
-        """Return these, with one more certificate taken for the agent's: of earlier ones the last stays as well."""
-        pem = ssl.DER_cert_to_PEM_cert(der)
-        others = tuple(known for known in self.agent_certificates if known.strip() != pem.strip())
-        return replace(self, agent_certificates=(*others[-1:], pem))
+    def taking(self, *ders: bytes) -> "Credentials":
+        """Return these, with these certificates and no other taken for the agent's.
 
-    def knows(self, der: bytes) -> bool:
-        """Tell whether a certificate is taken for the agent's."""
-        return der in map(ssl.PEM_cert_to_DER_cert, self.agent_certificates)
+        Raises:
+            ValueError: If one is no certificate.
+        """
+        pems = tuple(map(ssl.DER_cert_to_PEM_cert, ders))
+        for pem in pems:
+            expires_at(pem)
+        return replace(self, agent_certificates=pems)
+
+    def signed(self, message: bytes) -> bytes:
+        """Return this host's signature of a message, ECDSA with SHA-256 in DER."""
+        key = serialization.load_pem_private_key(self.key.encode("ascii"), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key.sign(message, ec.ECDSA(hashes.SHA256()))
 
     def for_channel(self) -> grpc.ChannelCredentials:
         """Return what gRPC connects with."""
@@ -143,6 +150,26 @@ class CredentialsFolder:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def identity_file(self) -> Path:
+        """The file with this host's key and certificate."""
+        return self._path / _IDENTITY
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[Credentials]:
+        """Yield what is kept, while no other process of this host changes it.
+
+        Raises:
+            ConfigurationError: If it cannot be read or locked.
+        """
+        try:
+            lock = (self._path / _LOCK).open("a")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self.read()
+
     def read(self) -> Credentials:
         """Return what is kept.
 
@@ -160,12 +187,10 @@ class CredentialsFolder:
                 certificate=blocks["CERTIFICATE"],
                 agent_certificates=tuple(match[0] for match in _BLOCK.finditer(agent)),
             )
-            logger.debug(
-                "%s: good until %s, the agent's until %s",
-                self._path,
-                found.expires_at,
-                found.agent_expires_at,
-            )
+            for pem in (found.certificate, *found.agent_certificates):
+                expires_at(pem)
+            if not found.agent_certificates:
+                raise ValueError(f"{_AGENT} holds no certificate")
         except (OSError, ValueError, KeyError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigurationError(
@@ -184,9 +209,12 @@ class CredentialsFolder:
             _put(self._path / _IDENTITY, credentials.key + credentials.certificate)
             _put(self._path / _AGENT, "".join(credentials.agent_certificates))
         except OSError as error:
-            raise ConfigurationError(
-                f"the keys in {self._path} cannot be written: {error.strerror}; make sure that the disk has room"
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> ConfigurationError:
+        return ConfigurationError(
+            f"the keys in {self._path} cannot be written: {error.strerror}; make sure that the disk has room"
+        )
 
     def remove(self) -> None:
         """Forget them."""

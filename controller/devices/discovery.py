@@ -11,7 +11,9 @@ from controller.core.errors import DeviceError
 from controller.core.text import printable
 
 SERVICE_TYPE = "_edgenas._tcp.local."
-_ANSWER_LIMIT_MS = 1000
+# For all of them together: who announces much and answers nothing stands in nobody's way for longer.
+_ANSWER_LIMIT_S = 3.0
+_NAMES_LIMIT = 100
 _TEXT_LIMIT = 100
 
 
@@ -48,7 +50,7 @@ def announcements(seconds: float, interface: str | None = None) -> Sequence[Anno
         with lock:
             if state_change is ServiceStateChange.Removed:
                 names.discard(name)
-            else:
+            elif len(names) < _NAMES_LIMIT:
                 names.add(name)
 
     try:
@@ -67,13 +69,14 @@ def announcements(seconds: float, interface: str | None = None) -> Sequence[Anno
         browser.cancel()
         with lock:
             found = sorted(names)
-        return [told for name in found for told in _told(zeroconf, name)]
+        deadline_s = time.monotonic() + _ANSWER_LIMIT_S
+        return [told for name in found for told in _told(zeroconf, name, deadline_s - time.monotonic())]
     finally:
         zeroconf.close()
 
 
-def _told(zeroconf: Zeroconf, name: str) -> Sequence[Announcement]:
-    service = zeroconf.get_service_info(SERVICE_TYPE, name, timeout=_ANSWER_LIMIT_MS)
+def _told(zeroconf: Zeroconf, name: str, limit_s: float) -> Sequence[Announcement]:
+    service = zeroconf.get_service_info(SERVICE_TYPE, name, timeout=max(1, int(1000 * min(1.0, limit_s))))
     if service is None or service.port is None:
         return []
     texts = {

@@ -81,7 +81,8 @@ class PairingPort:
         )
         with channel:
             accepted = self._exchanged(channel, begin, side)
-        return mine.knowing(agent_der), access_pb2.Role.Name(accepted.role).removeprefix("ROLE_").lower()
+        roles = {value: name.removeprefix("ROLE_").lower() for name, value in access_pb2.Role.items()}
+        return mine.taking(agent_der), roles.get(accepted.role, f"number {accepted.role}")
 
     def _exchanged(
         self, channel: grpc.Channel, begin: access_pb2.PairBegin, side: SPAKE2_A

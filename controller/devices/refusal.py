@@ -2,31 +2,31 @@
 
 import socket
 import ssl
-import tempfile
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
-from controller.devices.credentials import SERVER_NAME, Credentials, fingerprint
+from controller.devices.credentials import SERVER_NAME, fingerprint
 
 _LIMIT_S = 5.0
 _PAUSE_S = 1.0
+# Source: OpenSSL, x509_vfy.h.
+_NOT_YET_VALID, _EXPIRED = 9, 10
 
 
-def handshake_refusal(address: str, credentials: Credentials) -> str | None:
+def handshake_refusal(address: str, identity_file: Path, agent_certificates: Sequence[str]) -> str | None:
     """Connect once as gRPC does, and return why TLS fails; None where it does not, or nobody is there.
 
     Args:
         address: `HOST:PORT` of the agent.
-        credentials: What this host and the board know each other by.
+        identity_file: This host's key and certificate.
+        agent_certificates: What is taken for the agent's, in PEM.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])
     try:
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as identity:
-            # The standard library takes these from a file alone.
-            identity.write(credentials.key + credentials.certificate)
-            identity.flush()
-            context.load_cert_chain(identity.name)
-        context.load_verify_locations(cadata="".join(credentials.agent_certificates))
+        context.load_cert_chain(identity_file)
+        context.load_verify_locations(cadata="".join(agent_certificates))
         # An agent that is just shutting down looks the same, once.
         if _is_sent_away(address, context):
             time.sleep(_PAUSE_S)
@@ -57,6 +57,11 @@ def _is_sent_away(address: str, context: ssl.SSLContext) -> bool:
 
 
 def _of_the_agent(address: str, error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
+        return (
+            f"its certificate is not good now ({error.verify_message}): set this host's clock and the board's; where both are "
+            "right, restart the agent, which makes a new one, then remove the device and add it again"
+        )
     host, _, port = address.rpartition(":")
     try:
         pem = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_LIMIT_S)

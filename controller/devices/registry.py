@@ -1,5 +1,6 @@
 """The boards a user has named, in `devices.json` in the EdgeNAS home."""
 
+import contextlib
 import json
 import os
 import re
@@ -149,8 +150,10 @@ class DeviceRegistry:
     def known_by(self, fingerprint: str) -> Iterator[str]:
         """Yield the names of the devices whose agent's certificate has a fingerprint."""
         for device in self.devices():
-            if device.paired and fingerprint in self.credentials(device.name).read().agent_fingerprints:
-                yield device.name
+            # One whose keys are damaged is recognised by nothing; the commands that use it say so.
+            with contextlib.suppress(ConfigurationError):
+                if device.paired and fingerprint in self.credentials(device.name).read().agent_fingerprints:
+                    yield device.name
 
     def _read(self) -> dict[str, _Entry]:
         try:

@@ -5,7 +5,8 @@ certificate is no more than a public key with a date on which it must have been 
 it is imported, which an agent that waits does without: it runs this file as a program (see `issuing.py`).
 
     python -m device_agent.access.certificates make NAME      prints a new identity
-    python -m device_agent.access.certificates understand     prints what is in a stranger's certificate, given in DER
+    python -m device_agent.access.certificates understand     prints what is in a stranger's certificate; it reads a list of
+                                                              `understood`'s arguments in hexadecimal
 """
 
 import json
@@ -22,6 +23,10 @@ SERVER_NAME = "edgenas-agent"
 VALID_FOR = timedelta(days=730)
 # A board without a clock of its own wakes up in 1970, and its certificate must be good then.
 VALID_FROM = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# Nor is the date earlier than that of this code, whatever such a board's clock says.
+NOT_BEFORE_CODE = datetime(2026, 11, 1, tzinfo=timezone.utc)
+# A stranger's may be good for somewhat longer: clocks differ.
+LONGEST_FOR = VALID_FOR + timedelta(days=30)
 
 
 def made(name: str) -> dict[str, object]:
@@ -54,7 +59,7 @@ def _certificate(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate
         .public_key(key.public_key())
         .serial_number(serial)
         .not_valid_before(VALID_FROM)
-        .not_valid_after(datetime.now(timezone.utc) + VALID_FOR)
+        .not_valid_after(max(datetime.now(timezone.utc), NOT_BEFORE_CODE) + VALID_FOR)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
         # It signs nothing else: who trusts it trusts nobody more.
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -62,11 +67,16 @@ def _certificate(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate
     )
 
 
-def understood(der: bytes) -> dict[str, object]:
-    """Return a stranger's certificate in PEM and when it expires.
+def understood(der: bytes, signature: bytes, signed: bytes) -> dict[str, object]:
+    """Return a stranger's certificate in PEM, whose it says it is, and when it expires.
+
+    Args:
+        der: The certificate.
+        signature: By its key; empty where the stranger proves otherwise that it has it.
+        signed: What the signature is of.
 
     Raises:
-        ValueError: If it is none that TLS could use here: the text says why.
+        ValueError: If it is none that TLS could use here, or not the stranger's own: the text says why.
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
@@ -77,21 +87,38 @@ def understood(der: bytes) -> dict[str, object]:
     # One that may sign others would let in everybody that it signs.
     if constraints.ca:
         raise ValueError("it may sign other certificates")
-    if not isinstance(certificate.public_key(), ec.EllipticCurvePublicKey):
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
         raise ValueError("its key is not of an elliptic curve")
+    now = max(datetime.now(timezone.utc), NOT_BEFORE_CODE)
+    if not now < certificate.not_valid_after_utc < now + LONGEST_FOR:
+        raise ValueError(
+            f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}, and within {LONGEST_FOR.days} days from now is expected"
+        )
+    if signature or signed:
+        try:
+            key.verify(signature, signed, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature as error:
+            raise ValueError("its owner has not signed for it") from error
     # Bytes behind it would give it a second fingerprint.
     if certificate.public_bytes(serialization.Encoding.DER) != der:
         raise ValueError("something follows it")
     return {
         "pem": certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"),
+        "subject": certificate.subject.rfc4514_string(),
         "expires_at": certificate.not_valid_after_utc.timestamp(),
     }
+
+
+def json_bytes(text: str) -> list[bytes]:
+    """Return bytes from a list of hexadecimal texts."""
+    return [bytes.fromhex(entry) for entry in json.loads(text)]
 
 
 def main(command: str, *names: str) -> None:
     """Do what one of the commands says."""
     try:
-        found = made(*names) if command == "make" else understood(sys.stdin.buffer.read())
+        found = made(*names) if command == "make" else understood(*json_bytes(sys.stdin.read()))
     except ValueError as error:
         found = {"refused": str(error)}
     json.dump(found, sys.stdout)

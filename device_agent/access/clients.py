@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from device_agent.access.private_file import write_private
+from device_agent.access.private_file import give_to_owner_of, write_private
 from device_agent.access.roles import Role, role_of
-from device_agent.errors import AccessError, ClientNotFoundError
+from device_agent.errors import AccessError, ClientNotFoundError, InvalidRequestError
 
 CLIENTS_FILE = "clients.json"
 NAME_LIMIT = 64
@@ -26,9 +26,10 @@ NAME_LIMIT = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """A client's certificate in PEM, and when it expires."""
+    """A client's certificate in PEM, whose it says it is, and when it expires."""
 
     pem: str
+    subject: str
     expires_at: datetime
 
     @property
@@ -65,7 +66,7 @@ class ClientStore:
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / CLIENTS_FILE
         self._lock = threading.Lock()
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._known: tuple[Client, ...] = ()
         self._by_fingerprint: dict[str, Client] = {}
 
@@ -90,9 +91,8 @@ class ClientStore:
             found = self._by_fingerprint.get(fingerprint)
         if found is None or found.certificate.fingerprint == fingerprint:
             return found
-        renewed = found.renewed
-        assert renewed is not None
-        return self._update(found.name, lambda client: replace(client, certificate=renewed, renewed=None))
+        changed = self._update(found.name, lambda client: _promoted(client, fingerprint))
+        return changed if changed.certificate.fingerprint == fingerprint else None
 
     def trusted_pems(self) -> str:
         """Return every certificate that opens a connection.
@@ -117,10 +117,12 @@ class ClientStore:
             paired_at: Now.
 
         Raises:
+            InvalidRequestError: If another client's certificate bears the same name: TLS could confuse the two.
             AccessError: If the file cannot be read or written.
         """
         with self._changing() as known:
             others = [client for client in known if client.certificate.fingerprint != certificate.fingerprint]
+            _refuse_taken(certificate, others)
             client = Client(
                 name=_unique(name, {other.name for other in others}),
                 role=role,
@@ -149,9 +151,16 @@ class ClientStore:
 
         Raises:
             ClientNotFoundError: If there is none of this name.
+            InvalidRequestError: If it is another client's, or bears the name of one that is known.
             AccessError: If the file cannot be read or written.
         """
-        self._update(name, lambda client: replace(client, renewed=certificate))
+        with self._changing() as known:
+            _refuse_taken(certificate, known)
+            known[:] = [
+                replace(client, renewed=certificate) if client.name == name else client for client in known
+            ]
+            if name not in {client.name for client in known}:
+                raise ClientNotFoundError(f"no client is called '{name}' any more; pair it again")
 
     def note_told(self, name: str, next_fingerprint: str) -> None:
         """Note that a client knows the agent's next certificate.
@@ -193,6 +202,7 @@ class ClientStore:
         path = self._path.with_suffix(".lock")
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            give_to_owner_of(path.parent, descriptor)
         except OSError as error:
             raise self._unusable(error) from error
         try:
@@ -205,7 +215,7 @@ class ClientStore:
         """Read the file where it is another one than was read last."""
         try:
             status = self._path.stat()
-            stamp = (status.st_ino, status.st_mtime_ns)
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
             if stamp == self._stamp:
                 return
             stored = json.loads(self._path.read_text(encoding="ascii"))
@@ -233,6 +243,30 @@ class ClientStore:
         )
 
 
+def _promoted(client: Client, fingerprint: str) -> Client:
+    """Return a client whose renewed certificate is in use, if it is the one that was seen."""
+    renewed = client.renewed
+    if renewed is None or renewed.fingerprint != fingerprint:
+        return client
+    return replace(client, certificate=renewed, renewed=None)
+
+
+def _refuse_taken(certificate: Certificate, known: Sequence[Client]) -> None:
+    """Refuse a certificate that TLS or the guard could take for one that is known.
+
+    Raises:
+        InvalidRequestError: If there is such a one.
+    """
+    for client in known:
+        for other in (client.certificate, client.renewed):
+            if other and (
+                other.fingerprint == certificate.fingerprint or other.subject == certificate.subject
+            ):
+                raise InvalidRequestError(
+                    f"a certificate of '{client.name}' has this name or key; make a new one with a name of its own"
+                )
+
+
 def _unique(name: str, taken: set[str]) -> str:
     wanted = "".join(letter for letter in name if letter.isprintable()).strip()[:NAME_LIMIT] or "client"
     unique, number = wanted, 1
@@ -253,7 +287,11 @@ def _stored(client: Client) -> dict[str, object]:
 
 
 def _stored_certificate(certificate: Certificate) -> dict[str, object]:
-    return {"pem": certificate.pem, "expires_at": certificate.expires_at.timestamp()}
+    return {
+        "pem": certificate.pem,
+        "subject": certificate.subject,
+        "expires_at": certificate.expires_at.timestamp(),
+    }
 
 
 def _restored(entry: dict[str, object]) -> Client:
@@ -279,6 +317,8 @@ def _restored(entry: dict[str, object]) -> Client:
 
 def _restored_certificate(entry: dict[str, object]) -> Certificate:
     match entry:
-        case {"pem": str(pem), "expires_at": float(expires_at)}:
-            return Certificate(pem=pem, expires_at=datetime.fromtimestamp(expires_at, timezone.utc))
+        case {"pem": str(pem), "subject": str(subject), "expires_at": float(expires_at)}:
+            return Certificate(
+                pem=pem, subject=subject, expires_at=datetime.fromtimestamp(expires_at, timezone.utc)
+            )
     raise ValueError("an entry is no certificate")

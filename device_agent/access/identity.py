@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from device_agent.access.issuing import new_identity
-from device_agent.access.private_file import write_private
+from device_agent.access.private_file import give_to_owner_of, remove_drafts, write_private
 from device_agent.errors import StartupError
 
 IDENTITY_FOLDER = "identity"
@@ -39,6 +39,14 @@ class Identity:
         return hashlib.sha256(self.der).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificates:
+    """The agent's certificates in DER; empty where there is none, or no change is near."""
+
+    current: bytes = b""
+    following: bytes = b""
+
+
 class IdentityFolder:
     """The agent's identities on the disk. Only the agent's user reads them.
 
@@ -49,15 +57,20 @@ class IdentityFolder:
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / IDENTITY_FOLDER
 
-    def current(self) -> Identity:
-        """Return the identity in use, made now where there is none.
+    def current(self, now: datetime | None = None) -> Identity:
+        """Return the identity in use, made now where there is none, or none that is still good.
 
         Raises:
             StartupError: If it cannot be read or made.
         """
         found = self._read(CURRENT_FILE)
-        if found is None:
-            self._make(CURRENT_FILE)
+        if found is None or found.expires_at <= (now or datetime.now(timezone.utc)):
+            # Nobody takes one that has ended; the next one those at least that know it.
+            self._sweep()
+            if found is not None and self.next() is not None:
+                self.put_next_in_place()
+            else:
+                self._make(CURRENT_FILE)
             found = self._read(CURRENT_FILE)
         assert found is not None
         return found
@@ -104,6 +117,14 @@ class IdentityFolder:
                 "make one with `edgenas-agent rotate`"
             ) from error
 
+    def _sweep(self) -> None:
+        try:
+            remove_drafts(self._folder)
+        except OSError as error:
+            raise StartupError(
+                f"the identity folder '{self._folder}' cannot be written: {error.strerror}; run as the agent's user"
+            ) from error
+
     def _read(self, name: str) -> Identity | None:
         path = self._folder / name
         try:
@@ -129,6 +150,11 @@ class IdentityFolder:
         made = new_identity(os.uname().nodename or "agent")
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._folder, os.O_RDONLY)
+            try:
+                give_to_owner_of(self._folder.parent, descriptor)
+            finally:
+                os.close(descriptor)
             write_private(self._folder / name, made)
         except OSError as error:
             raise StartupError(

@@ -40,6 +40,7 @@ class PairingCode:
         self._clock = clock
         self._lock = threading.Lock()
         self._tries_left = CODE_TRIES
+        self._ended = False
         self._ends_s = clock() + CODE_VALID_S
 
     @property
@@ -49,8 +50,8 @@ class PairingCode:
 
     @property
     def tries_left(self) -> int:
-        """How many tries there are left; none once it was used."""
-        return self._tries_left
+        """How many tries there are left; none once it has ended."""
+        return 0 if self._ended else self._tries_left
 
     def begin(self, client_fingerprint: str, agent_fingerprint: str, message: bytes) -> "Exchange":
         """Take one of the tries: from here on the client can tell whether it has the code.
@@ -65,7 +66,7 @@ class PairingCode:
             UnauthenticatedError: If the message is none.
         """
         with self._lock:
-            if self._tries_left <= 0 or self.left_s <= 0:
+            if self._ended or self._tries_left <= 0 or self.left_s <= 0:
                 raise PairingLockedError(
                     "the code is locked: it was used, tried too often, or shown too long ago; "
                     "show a new one with `edgenas-agent pair` on the board"
@@ -84,12 +85,19 @@ class PairingCode:
         """End the code: it has paired someone.
 
         Raises:
-            PairingLockedError: If it ended before.
+            PairingLockedError: If it ended before, also while the client took part.
         """
         with self._lock:
-            if self._ends_s == 0:
-                raise PairingLockedError("the code has paired another host meanwhile; show a new one")
-            self._tries_left, self._ends_s = 0, 0
+            if self._ended or self.left_s <= 0:
+                raise PairingLockedError(
+                    "the code has ended meanwhile; show a new one with `edgenas-agent pair`"
+                )
+            self._ended = True
+
+    def end(self) -> None:
+        """End the code: nobody is paired with it from now on."""
+        with self._lock:
+            self._ended = True
 
 
 class Exchange:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -53,6 +54,8 @@ def _refusing_misuse() -> Iterator[None]:
 @click.version_option(__version__, prog_name=NAME)
 def main() -> None:
     """Measure neural networks on this board for hosts that search for one."""
+    # Strangers that are sent away would otherwise fill the log, a line each.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )

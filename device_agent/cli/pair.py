@@ -7,9 +7,9 @@ import click
 
 from device_agent.access.roles import Role, role_of
 from device_agent.cli.options import Refusal, state_dir_option
-from device_agent.errors import AgentError
+from device_agent.errors import AgentError, StartupError
 
-DEFAULT_ADDRESS = "0.0.0.0:50151"
+LAST_PORT = 65535
 
 
 @click.command()
@@ -38,7 +38,16 @@ def pair(role: str, address: str | None, state_dir: Path) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     state_dir = state_dir.expanduser().absolute()
     try:
-        agent_host, agent_port = parse_address(read_address(state_dir) or DEFAULT_ADDRESS)
+        agent_address = read_address(state_dir)
+        if agent_address is None:
+            raise StartupError(
+                f"no agent has run with the state directory '{state_dir}'; start it first, or give its --state-dir"
+            )
+        agent_host, agent_port = parse_address(agent_address)
+        if address is None and agent_port == LAST_PORT:
+            raise StartupError(
+                f"the agent has the last port, {LAST_PORT}, and there is none after it; give an --address"
+            )
         host, port = (agent_host, agent_port + 1) if address is None else parse_address(address)
         identity = IdentityFolder(state_dir).current()
         digits = new_code()
@@ -53,14 +62,16 @@ def pair(role: str, address: str | None, state_dir: Path) -> None:
             click.echo(
                 f"type it at the host within ten minutes: edgenas devices add THIS_BOARD:{agent_port}{more}"
             )
-            client = service.wait()
+            try:
+                service.wait()
+            finally:
+                # What is under way when the port closes must not pair any more.
+                code.end()
+        client = service.outcome()
     except AgentError as error:
         raise Refusal(error) from error
     except KeyboardInterrupt:
         raise Refusal("interrupted; the code is no longer good") from None
-    if client is None:
-        why = "it was tried too often" if code.left_s > 0 else "its ten minutes are over"
-        raise Refusal(f"nobody was paired: the code is locked, {why}; run `edgenas-agent pair` for a new one")
     click.echo(
         f"paired with {client.name}, role {client.role.label}, certificate {client.certificate.fingerprint[:16]}"
     )

@@ -1,7 +1,6 @@
 """`edgenas-agent serve`."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,6 @@ def serve(
     **measuring: Any,
 ) -> None:
     """Serve this board, until a signal comes, to those that `edgenas-agent pair` has let in."""
-    # Strangers that are sent away would otherwise fill the log, a line each.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # gRPC is slow to import, and the other commands do without it.
     from device_agent.serving.server import AgentConfig, serving
 

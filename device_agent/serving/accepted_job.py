@@ -18,6 +18,9 @@ class AcceptedJob:
         self.owner = owner
         self.model_path = model_path
         self.stop = StopSignal()
+        self.cancelled = False
+        # How many jobs are ahead of it, while it waits; it changes too often to be kept with the events.
+        self.position = 0
         self.events: list[Event] = []
         self.error: CallError | None = None
         self._watchers = 0
@@ -53,6 +56,7 @@ class Subscription:
         self._changed = changed
         self._closed = False
         self._seen = 0
+        self._position: int | None = None
         with changed:
             job.watch()
 
@@ -77,17 +81,19 @@ class Subscription:
                     return
                 news = self._job.events[self._seen :]
                 self._seen += len(news)
+                if self._has_moved():
+                    self._position = self._job.position
+                    news = [Queued(position=self._position)]
                 error, ended = self._job.error, self._job.ended
-            # Who joins late is told the job's latest position, not where it stood before.
-            yield from (
-                event
-                for event, later in zip(news, [*news[1:], None], strict=False)
-                if not (isinstance(event, Queued) and isinstance(later, Queued))
-            )
+            yield from news
             if error is not None:
                 raise error
             if ended:
                 return
 
     def _has_news(self) -> bool:
-        return self._closed or self._job.ended or len(self._job.events) > self._seen
+        job = self._job
+        return self._closed or job.ended or len(job.events) > self._seen or self._has_moved()
+
+    def _has_moved(self) -> bool:
+        return not self._job.events and self._job.error is None and self._job.position != self._position

@@ -5,7 +5,7 @@ import ipaddress
 import logging
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import psutil
 from zeroconf import Error, IPVersion, ServiceInfo, Zeroconf
@@ -25,25 +25,25 @@ LOOK_AGAIN_S = 60.0
 
 
 @contextlib.contextmanager
-def announced(host: str, port: int, board: Board, fingerprint: str) -> Iterator[None]:
+def announced(host: str, port: int, board: Board, fingerprint: Callable[[], str]) -> Iterator[None]:
     """Announce an agent while the context is open; where the network does not allow that, the log tells.
 
     Args:
         host: The address that the agent listens on; a wildcard announces it on all that the board has.
         port: Its port.
         board: What it runs on.
-        fingerprint: Of its certificate.
+        fingerprint: Returns that of its certificate.
     """
     ended = threading.Event()
 
     def announce() -> None:
-        shown: Sequence[str] = ()
+        shown: tuple[Sequence[str], str] = ((), "")
         zeroconf: Zeroconf | None = None
         while True:
-            addresses = _addresses(host)
-            if addresses != shown:
+            wanted = (_addresses(host), fingerprint())
+            if wanted != shown:
                 _close(zeroconf)
-                zeroconf, shown = _announce(addresses, port, board, fingerprint), addresses
+                zeroconf, shown = _announce(wanted[0], port, board, wanted[1]), wanted
             if ended.wait(LOOK_AGAIN_S):
                 break
         _close(zeroconf)
@@ -59,8 +59,12 @@ def announced(host: str, port: int, board: Board, fingerprint: str) -> Iterator[
 
 def _addresses(host: str) -> Sequence[str]:
     """Return the IPv4 addresses at which an agent can be reached."""
-    if host != "localhost" and not ipaddress.ip_address(host).is_unspecified:
-        return [host] if ":" not in host else []
+    if host not in ("0.0.0.0", "::"):
+        try:
+            return sorted(socket.gethostbyname_ex(host)[2])
+        except OSError:
+            # An IPv6 address, or a name that is not known yet.
+            return []
     found = (
         entry.address
         for entries in psutil.net_if_addrs().values()
@@ -74,21 +78,21 @@ def _announce(addresses: Sequence[str], port: int, board: Board, fingerprint: st
     if not addresses:
         return None
     label = f"{board.hostname.replace('.', '-')[: LABEL_LIMIT - 9]}-{fingerprint[:8]}"
-    service = ServiceInfo(
-        SERVICE_TYPE,
-        f"{label}.{SERVICE_TYPE}",
-        port=port,
-        parsed_addresses=list(addresses),
-        server=f"{label}.local.",
-        properties={
-            "agent": __version__,
-            "protocol": str(PROTOCOL_VERSION),
-            "board": (board.board_model or board.cpu_model or board.machine)[:TEXT_LIMIT],
-            "fingerprint": fingerprint,
-        },
-    )
     zeroconf: Zeroconf | None = None
     try:
+        service = ServiceInfo(
+            SERVICE_TYPE,
+            f"{label}.{SERVICE_TYPE}",
+            port=port,
+            parsed_addresses=list(addresses),
+            server=f"{label}.local.",
+            properties={
+                "agent": __version__,
+                "protocol": str(PROTOCOL_VERSION),
+                "board": (board.board_model or board.cpu_model or board.machine)[:TEXT_LIMIT],
+                "fingerprint": fingerprint,
+            },
+        )
         zeroconf = Zeroconf(interfaces=list(addresses), ip_version=IPVersion.V4Only)
         zeroconf.register_service(service, allow_name_change=True)
     except (Error, OSError) as error:

@@ -1,8 +1,8 @@
 """Jobs that were accepted and have not ended, in a SQLite file: an agent that comes back goes on where it was.
 
-Its writes reach the disk when the system likes, unlike the history's: a flush while a model is timed would disturb it. They
-survive the end of the agent, however that comes. After a power cut a job may be missing or wait once more, and a host that
-still wants it asks again with the same request id.
+Most writes reach the disk when the system likes, unlike the history's: a flush while a model is timed would disturb it. They
+survive the end of the agent, however that comes. After a power cut a job may be missing, and a host that still wants it asks
+again with the same request id.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from device_agent.errors import JournalError, StartupError
 logger = logging.getLogger(__name__)
 
 JOURNAL_FILE = "jobs.sqlite"
+SCHEMA_VERSION = 1
 LOCK_WAIT_S = 5.0
 # Lost jobs that nobody asks for any more go when so many are newer.
 REMEMBERED_LOST = 1000
@@ -69,7 +70,14 @@ class Journal:
             )
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise StartupError(
+                    f"the journal '{path}' has format {version}, this agent reads {SCHEMA_VERSION}; run the newer agent, or "
+                    "move the file away to start without the jobs that wait"
+                )
             self._database.execute(CREATE)
+            self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._database.execute(
                 "DELETE FROM jobs WHERE state = ? AND sequence <= (SELECT max(sequence) FROM jobs) - ?",
                 (JobState.LOST.value, REMEMBERED_LOST),
@@ -94,8 +102,11 @@ class Journal:
             rows = database.execute(
                 "SELECT request_id, owner, state, request FROM jobs ORDER BY sequence"
             ).fetchall()
+        known = {state.value: state for state in JobState}
         return [
-            JournalEntry(request_id=request_id, owner=owner, state=JobState(state), request=request)
+            JournalEntry(
+                request_id=request_id, owner=owner, state=known.get(state, JobState.LOST), request=request
+            )
             for request_id, owner, state, request in rows
         ]
 
@@ -112,16 +123,22 @@ class Journal:
             )
 
     def note(self, request_id: str, state: JobState) -> None:
-        """Note that a job waits, runs or is lost. Where that fails, the journal is behind, and the log tells."""
-        self._try("UPDATE jobs SET state = ? WHERE request_id = ?", state.value, request_id)
+        """Note that a job waits, runs or is lost. Where that fails, the journal is behind, and the log tells.
+
+        That it runs is on the disk when this returns, when nothing is timed yet: a model that takes the board down must not
+        find its job waiting once more.
+        """
+        durably = state is JobState.RUNNING
+        self._try("UPDATE jobs SET state = ? WHERE request_id = ?", state.value, request_id, durably=durably)
 
     def end(self, request_id: str) -> None:
         """Note that a job has ended. Where that fails, the journal is behind, and the log tells."""
         self._try("DELETE FROM jobs WHERE request_id = ?", request_id)
 
-    def _try(self, statement: str, *values: str) -> None:
+    def _try(self, statement: str, *values: str, durably: bool = False) -> None:
         try:
             with self._access() as database:
+                database.execute(f"PRAGMA synchronous = {'FULL' if durably else 'NORMAL'}")
                 database.execute(statement, values)
         except JournalError as error:
             # What was measured matters more, and an entry that is left is found in the history at the next start.

@@ -15,6 +15,8 @@ CONNECTION_OPTIONS = [
     # whole process down; with these, those beyond the limit are closed at once, and those that say nothing after this.
     ("grpc.max_allowed_incoming_connections", 256),
     ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 15 * 60_000),
+    ("grpc.max_concurrent_streams", 100),
 ]
 
 
@@ -28,7 +30,7 @@ def write_address(state_dir: Path, address: str) -> None:
         StartupError: If it cannot be written.
     """
     try:
-        (state_dir / ADDRESS_FILE).write_text(address, encoding="ascii")
+        (state_dir / ADDRESS_FILE).write_text(address, encoding="utf-8")
     except OSError as error:
         raise StartupError(
             f"cannot write the state directory '{state_dir}': {error.strerror}; choose another --state-dir"
@@ -38,7 +40,7 @@ def write_address(state_dir: Path, address: str) -> None:
 def read_address(state_dir: Path) -> str | None:
     """Return where the agent listens, or did last; None where none has run yet."""
     try:
-        return (state_dir / ADDRESS_FILE).read_text(encoding="ascii")
+        return (state_dir / ADDRESS_FILE).read_text(encoding="utf-8")
     except OSError:
         return None
 

@@ -11,7 +11,6 @@ from device_agent.benchmark import (
     FailureReason,
     Finished,
     Progress,
-    Queued,
     Started,
 )
 from device_agent.errors import (
@@ -68,9 +67,10 @@ class BenchmarkQueue:
         self._lost: dict[str, AcceptedJob] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="benchmarks", daemon=True)
-        for entry in journal.entries():
-            self._take_up(entry)
-        self._announce_positions()
+        with self._changed:
+            for entry in journal.entries():
+                self._take_up(entry)
+            self._announce_positions()
 
     def start(self) -> None:
         """Start measuring."""
@@ -78,7 +78,12 @@ class BenchmarkQueue:
 
     def _take_up(self, entry: JournalEntry) -> None:
         """Go on with a job of an earlier agent: what had not begun waits again, what had is lost."""
-        job = AcceptedJob(decode_request(entry.request), entry.owner)
+        try:
+            job = AcceptedJob(decode_request(entry.request), entry.owner)
+        except ValueError as error:
+            logger.error("benchmark %s of an earlier agent is dropped: %s", entry.request_id, error)
+            self._journal.end(entry.request_id)
+            return
         if self._history.find(entry.request_id) is not None:
             # It was measured, and the agent ended before it noted so.
             self._journal.end(entry.request_id)
@@ -134,7 +139,7 @@ class BenchmarkQueue:
                 raise AgentStoppingError("the agent is shutting down; ask again when it is back")
             job = (
                 self._active(request.request_id)
-                or self._lost.get(request.request_id)
+                or self._lost_job(request)
                 or self._finished(request.request_id)
             )
             if job is None:
@@ -149,9 +154,15 @@ class BenchmarkQueue:
                     f"request id '{request.request_id}' was used with another model or spec; "
                     "choose a new id for a new measurement"
                 )
-            if self._lost.pop(request.request_id, None) is not None:
-                self._journal.end(request.request_id)
             return Subscription(job, self._changed)
+
+    def _lost_job(self, request: BenchmarkRequest) -> AcceptedJob | None:
+        """Return the job that was lost, to be told of once; who asks for something else has no use for it."""
+        job = self._lost.pop(request.request_id, None)
+        if job is None:
+            return None
+        self._journal.end(request.request_id)
+        return job if job.request.asks_the_same(request) else None
 
     def _accept(self, request: BenchmarkRequest, owner: str) -> AcceptedJob:
         job = AcceptedJob(request, owner, self._models.hold(request.model_sha256))
@@ -190,6 +201,7 @@ class BenchmarkQueue:
                     f"benchmark '{request_id}' is of '{job.owner}'; its owner or an admin can cancel it"
                 )
             if job is self._running:
+                job.cancelled = True
                 job.stop.request()
             else:
                 self._waiting.remove(job)
@@ -250,8 +262,8 @@ class BenchmarkQueue:
     def _announce_positions(self) -> None:
         ahead = 0 if self._running is None else 1
         for position, job in enumerate(self._waiting, start=ahead):
-            if not job.events or job.events[-1] != Queued(position=position):
-                self._announce(job, Queued(position=position))
+            job.position = position
+        self._changed.notify_all()
 
     def _work(self) -> None:
         # Looked at before a worker is started: who stops the agent would wait for the first to import its runtime.
@@ -314,7 +326,8 @@ class BenchmarkQueue:
             self._models.let_go(request.model_sha256)
         with self._changed:
             self._running = None
-            if self._stopping and isinstance(outcome, Failed):
+            # What a stopping agent has cut short is no fault of the model's.
+            if self._stopping and job.stop.requested and not job.cancelled and isinstance(outcome, Failed):
                 outcome = AgentStoppingError("the agent shut down while the benchmark ran; ask again")
             if isinstance(outcome, AgentStoppingError):
                 # Nobody but the agent itself ended it: the next one begins it anew.

@@ -136,7 +136,7 @@ def serving(config: AgentConfig) -> Iterator[str]:
             # Imported where it is needed: it takes memory that a board may not have to spare.
             from device_agent.serving.announcement import announced
 
-            bound_port = parse_address(address)[1]
+            _, bound_port = parse_address(address)
             stack.enter_context(announced(host, bound_port, board, admission.fingerprint))
         try:
             yield address

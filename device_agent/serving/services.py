@@ -76,7 +76,9 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
                 self._power_sources(),
                 self._measurer.config.power.energy_model,
                 self._models.model_limit_bytes,
-                self._admission.next_certificate_for(self._admission.callers.of(context)),
+                self._admission.certificates_for(
+                    self._admission.callers.of(context), request.known_certificates
+                ),
             )
 
     def WatchTelemetry(  # noqa: N802 (generated name)
@@ -233,6 +235,7 @@ class BenchmarkService(benchmark_pb2_grpc.BenchmarkServiceServicer):
             subscription = self._queue.submit(wanted, self._callers.of(context).name)
             # False where the caller has already gone: the job goes on, but nobody listens.
             if not context.add_callback(subscription.close):
+                subscription.close()
                 return
             for event in subscription:
                 yield answers.event_to_wire(event)

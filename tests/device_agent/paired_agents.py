@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import ssl
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +32,34 @@ class Keys:
 
     @property
     def certificate(self) -> Certificate:
-        return Certificate(pem=self.pem.decode(), expires_at=self.expires_at)
+        subject = x509.load_pem_x509_certificate(self.pem).subject.rfc4514_string()
+        return Certificate(pem=self.pem.decode(), subject=subject, expires_at=self.expires_at)
+
+    def signed(self, fingerprint: str) -> bytes:
+        """Return what a client proves with that a renewed certificate is its own."""
+        key = serialization.load_pem_private_key(self.key, None)
+        return key.sign(f"edgenas renew {fingerprint}".encode(), ec.ECDSA(hashes.SHA256()))
 
     @property
     def der(self) -> bytes:
         return ssl.PEM_cert_to_DER_cert(self.pem.decode())
 
 
-def new_keys(name: str = "laptop", *, ends: datetime.datetime = NOW + 100 * DAY, ca: bool = False) -> Keys:
+def new_keys(
+    name: str = "laptop",
+    *,
+    ends: datetime.datetime = NOW + 100 * DAY,
+    ca: bool = False,
+    number: str | None = None,
+) -> Keys:
+    """Return new keys; their certificate bears the name with a number of its own, or with the given one."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    subject = x509.Name(
+        [
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, name),
+            x509.NameAttribute(x509.NameOID.SERIAL_NUMBER, number or uuid.uuid4().hex),
+        ]
+    )
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)

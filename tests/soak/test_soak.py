@@ -80,7 +80,7 @@ class Host:
         ClientStore(agent.state_dir).add(
             name,
             Role.MEASURE,
-            Certificate(pem=own.certificate, expires_at=expires_at(own.certificate)),
+            Certificate(pem=own.certificate, subject=name, expires_at=expires_at(own.certificate)),
             own.expires_at,
         )
         self._command = [sys.executable, str(HOST), name, self.link.address, str(folder / name)]

@@ -16,10 +16,11 @@ from device_agent.errors import UnauthenticatedError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls; `name` is unique among an agent's clients."""
+    """Who calls; `name` is unique among an agent's clients, `fingerprint` that of the certificate shown, empty without TLS."""
 
     name: str
     role: Role
+    fingerprint: str = ""
 
 
 class Callers(Protocol):
@@ -68,7 +69,8 @@ class PairedClients:
             raise UnauthenticatedError(
                 "the caller shows no certificate; pair it with `edgenas-agent pair` on the board"
             )
-        client = self._store.find(hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown.decode("ascii"))).hexdigest())
+        fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown.decode("ascii"))).hexdigest()
+        client = self._store.find(fingerprint)
         if client is None:
             raise UnauthenticatedError(
                 "this agent does not know the caller, or not any more; pair it with `edgenas-agent pair` on the board"
@@ -79,4 +81,4 @@ class PairedClients:
                 f"the certificate of '{client.name}' expired at {client.certificate.expires_at:%Y-%m-%d %H:%M} UTC, and "
                 f"this board's clock says {now:%Y-%m-%d %H:%M} UTC; set the clock, or pair it again"
             )
-        return Caller(name=client.name, role=client.role)
+        return Caller(name=client.name, role=client.role, fingerprint=fingerprint)

@@ -148,9 +148,17 @@ class Guard(grpc.ServerInterceptor):
         @functools.wraps(behaviour)
         def call(requests: Any, context: grpc.ServicerContext) -> Any:
             with answering(context), self._slots.taken(self._allowed(method, context)):
-                return behaviour(requests, context)
+                return behaviour(self._each_allowed(method, requests, context), context)
 
         return call
+
+    def _each_allowed(
+        self, method: str, requests: Iterator[Any], context: grpc.ServicerContext
+    ) -> Iterator[Any]:
+        """Yield a caller's messages for as long as it may send them."""
+        for request in requests:
+            self._allowed(method, context)
+            yield request
 
     def _streamed(self, method: str, behaviour: Behaviour) -> Behaviour:
         # Such a handler returns at once, holds no thread, and sends through a function that it is given.

@@ -16,7 +16,13 @@ from device_agent.access.identity import Identity
 from device_agent.access.issuing import certificate_of
 from device_agent.access.pairing import PairingCode
 from device_agent.access.roles import Role
-from device_agent.errors import InvalidRequestError, UnauthenticatedError, WireVersionError
+from device_agent.errors import (
+    CallError,
+    InvalidRequestError,
+    PairingLockedError,
+    UnauthenticatedError,
+    WireVersionError,
+)
 from device_agent.serving.admission.guard import answering
 from device_agent.serving.listening import CONNECTION_OPTIONS, bind
 from device_agent.serving.wire.access import accepted_to_wire, challenge_to_wire
@@ -43,12 +49,27 @@ class PairingService(access_pb2_grpc.PairingServiceServicer):
         self._changed = threading.Condition()
         self._under_way = 0
         self._paired: Client | None = None
+        self._failure: CallError | None = None
 
-    def wait(self) -> Client | None:
-        """Return who was paired; None once the code is locked or its time is over."""
+    def wait(self) -> None:
+        """Return once somebody was paired, the code is locked, or its time is over."""
         with self._changed:
             self._changed.wait_for(self._over, timeout=self._code.left_s)
+
+    def outcome(self) -> Client:
+        """Return who was paired, once nothing is under way any more.
+
+        Raises:
+            CallError: If nobody was; the text says why.
+        """
+        if self._paired is not None:
             return self._paired
+        if self._failure is not None:
+            raise self._failure
+        why = "it was tried too often" if self._code.left_s > 0 else "its ten minutes are over"
+        raise PairingLockedError(
+            f"nobody was paired: the code is locked, {why}; run `edgenas-agent pair` for a new one"
+        )
 
     def _over(self) -> bool:
         return self._paired is not None or (self._code.tries_left <= 0 and not self._under_way)
@@ -82,7 +103,11 @@ class PairingService(access_pb2_grpc.PairingServiceServicer):
                 "a try to pair as '%s' failed, %d are left", shown(begin.client_name), self._code.tries_left
             )
             raise
-        client = self._clients.add(begin.client_name, self._role, certificate, datetime.now(timezone.utc))
+        try:
+            client = self._clients.add(begin.client_name, self._role, certificate, datetime.now(timezone.utc))
+        except CallError as error:
+            self._failure = error
+            raise
         with self._changed:
             self._paired = client
         yield accepted_to_wire(client, proof)

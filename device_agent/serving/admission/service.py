@@ -45,5 +45,8 @@ class AccessService(access_pb2_grpc.AccessServiceServicer):
     ) -> access_pb2.RenewCertificateResponse:
         """Replace the caller's certificate, once it uses the new one."""
         with answering(context):
-            self._clients.renew(self._callers.of(context).name, certificate_of(request.certificate))
+            caller = self._callers.of(context)
+            signed = f"edgenas renew {caller.fingerprint}".encode("ascii")
+            certificate = certificate_of(request.certificate, request.signature, signed)
+            self._clients.renew(caller.name, certificate)
             return access_pb2.RenewCertificateResponse()

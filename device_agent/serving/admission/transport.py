@@ -5,7 +5,7 @@ Those that it was paired with, over TLS; or, on loopback and only where that is 
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 
 from device_agent.access.clients import ClientStore
-from device_agent.access.identity import Identity, IdentityFolder
+from device_agent.access.identity import Certificates, Identity, IdentityFolder
 from device_agent.errors import AgentError
 from device_agent.serving.admission.callers import Anybody, Caller, Callers, PairedClients
 
@@ -32,15 +32,15 @@ class Admission:
         callers: Tells who calls.
         credentials: For the port; None without TLS.
         clients: Those that it was paired with; None where it serves anybody.
-        next_certificate_for: Returns what a caller must know of a coming change, in DER; empty where there is none.
-        fingerprint: Of the certificate that the agent shows; None without TLS.
+        certificates_for: Returns what a caller, who takes certificates with these fingerprints for the agent's, must know.
+        fingerprint: Returns that of the certificate that the agent shows; None without TLS.
     """
 
     callers: Callers
     credentials: grpc.ServerCredentials | None
     clients: ClientStore | None
-    next_certificate_for: Callable[[Caller], bytes]
-    fingerprint: str | None
+    certificates_for: Callable[[Caller, Collection[str]], Certificates]
+    fingerprint: Callable[[], str] | None
 
 
 def anybody() -> Admission:
@@ -49,7 +49,7 @@ def anybody() -> Admission:
         callers=Anybody(),
         credentials=None,
         clients=None,
-        next_certificate_for=lambda _: b"",
+        certificates_for=lambda caller, known: Certificates(),
         fingerprint=None,
     )
 
@@ -66,8 +66,8 @@ def paired_clients(state_dir: Path) -> Admission:
         callers=PairedClients(clients),
         credentials=_credentials(identity, clients),
         clients=clients,
-        next_certificate_for=lambda caller: identity.announce_next(caller.name),
-        fingerprint=identity.current.fingerprint,
+        certificates_for=lambda caller, known: identity.shown_to(caller.name, known),
+        fingerprint=lambda: identity.current.fingerprint,
     )
 
 
@@ -91,7 +91,7 @@ class AgentIdentity:
         self._now = now
         self._lock = threading.Lock()
         self._making: threading.Thread | None = None
-        self.current = folder.current()
+        self.current = folder.current(now())
         self.advance()
         if self.current.expires_at - now() < WARN_BEFORE:
             logger.warning(
@@ -110,24 +110,30 @@ class AgentIdentity:
             if following is not None and self._may_follow(following):
                 self._folder.put_next_in_place()
                 logger.info("the agent shows its new certificate from now on: %s", following.fingerprint)
-            self.current = self._folder.current()
+            self.current = self._folder.current(self._now())
             return self.current
 
     def _may_follow(self, following: Identity) -> bool:
         everyone_knows = all(client.told == following.fingerprint for client in self._clients.clients())
         return everyone_knows or self.current.expires_at <= self._now()
 
-    def announce_next(self, name: str) -> bytes:
-        """Return the next certificate in DER for a client, who knows it from then on; empty where none is near."""
+    def shown_to(self, name: str, known: Collection[str]) -> Certificates:
+        """Return the certificates to tell a client of, and note whether it knows the next one.
+
+        Args:
+            name: Of the client.
+            known: Fingerprints of those that it takes for the agent's.
+        """
         following = self._folder.next()
         if following is None:
             self._prepare_if_due()
-            return b""
-        if any(
-            client.name == name and client.told != following.fingerprint for client in self._clients.clients()
+            return Certificates(current=self.current.der)
+        clients = self._clients.clients()
+        if following.fingerprint in known and any(
+            client.name == name and client.told != following.fingerprint for client in clients
         ):
             self._clients.note_told(name, following.fingerprint)
-        return following.der
+        return Certificates(current=self.current.der, following=following.der)
 
     def _prepare_if_due(self) -> None:
         """Begin to make the next certificate where the present one ends soon; the caller does not wait for it."""

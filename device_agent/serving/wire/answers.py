@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from edgenas.v1 import benchmark_pb2, device_pb2, measurement_pb2
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from device_agent import __version__
+from device_agent.access.identity import Certificates
 from device_agent.benchmark import (
     BenchmarkRecord,
     BenchmarkRequest,
@@ -60,14 +62,15 @@ def device_to_wire(
     power_sources: Sequence[tuple[PowerSource, str | None]],
     energy_model: EnergyModel | None,
     model_limit_bytes: int,
-    next_certificate: bytes,
+    certificates: Certificates,
 ) -> device_pb2.DescribeDeviceResponse:
     """Return the board's description. The formula, where there is one, is its last source of power and covers nothing."""
     formula = () if energy_model is None else (device_pb2.PowerSourceDescription(name=modelled.NAME),)
     return device_pb2.DescribeDeviceResponse(
         protocol_version=PROTOCOL_VERSION,
         oldest_protocol_version=OLDEST_PROTOCOL_VERSION,
-        next_certificate=next_certificate,
+        certificate=certificates.current,
+        next_certificate=certificates.following,
         agent_version=__version__,
         hostname=board.hostname,
         board_model=board.board_model,
@@ -222,8 +225,17 @@ def encode_request(request: BenchmarkRequest) -> bytes:
 
 
 def decode_request(encoded: bytes) -> BenchmarkRequest:
-    """Return what was asked from the bytes that `encode_request` made."""
-    message = benchmark_pb2.RunBenchmarkRequest.FromString(encoded)
+    """Return what was asked from the bytes that `encode_request` made.
+
+    Raises:
+        ValueError: If it did not make them.
+    """
+    try:
+        message = benchmark_pb2.RunBenchmarkRequest.FromString(encoded)
+    except DecodeError as error:
+        raise ValueError(f"these bytes are no request: {error}") from error
+    if message.spec.mode not in MODES:
+        raise ValueError(f"measurement mode {message.spec.mode} is unknown")
     spec = message.spec
     return BenchmarkRequest(
         request_id=message.request_id,

@@ -31,6 +31,7 @@ STATUS_OF: Mapping[type[errors.CallError], grpc.StatusCode] = {
     errors.StorageFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooManyStreamsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RuntimeUnavailableError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.RuntimeStartingError: grpc.StatusCode.UNAVAILABLE,
     errors.AgentStoppingError: grpc.StatusCode.UNAVAILABLE,

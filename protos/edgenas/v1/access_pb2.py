@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65\x64genas/v1/access.proto\x12\nedgenas.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"e\n\x0bPairRequest\x12&\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x15.edgenas.v1.PairBeginH\x00\x12&\n\x05proof\x18\x02 \x01(\x0b\x32\x15.edgenas.v1.PairProofH\x00\x42\x06\n\x04step\"t\n\x0cPairResponse\x12.\n\tchallenge\x18\x01 \x01(\x0b\x32\x19.edgenas.v1.PairChallengeH\x00\x12,\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x18.edgenas.v1.PairAcceptedH\x00\x42\x06\n\x04step\"`\n\tPairBegin\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63lient_name\x18\x04 \x01(\t\" \n\rPairChallenge\x12\x0f\n\x07message\x18\x01 \x01(\x0c\"\x1a\n\tPairProof\x12\r\n\x05proof\x18\x01 \x01(\x0c\"R\n\x0cPairAccepted\x12\r\n\x05proof\x18\x01 \x01(\x0c\x12\x1e\n\x04role\x18\x02 \x01(\x0e\x32\x10.edgenas.v1.Role\x12\x13\n\x0b\x63lient_name\x18\x03 \x01(\t\"\xaa\x01\n\x06\x43lient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x04role\x18\x02 \x01(\x0e\x32\x10.edgenas.v1.Role\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12-\n\tpaired_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x14\n\x12ListClientsRequest\":\n\x13ListClientsResponse\x12#\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.edgenas.v1.Client\"#\n\x13RevokeClientRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14RevokeClientResponse\".\n\x17RenewCertificateRequest\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"\x1a\n\x18RenewCertificateResponse*N\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_QUERY\x10\x01\x12\x10\n\x0cROLE_MEASURE\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32O\n\x0ePairingService\x12=\n\x04Pair\x12\x17.edgenas.v1.PairRequest\x1a\x18.edgenas.v1.PairResponse(\x01\x30\x01\x32\x91\x02\n\rAccessService\x12N\n\x0bListClients\x12\x1e.edgenas.v1.ListClientsRequest\x1a\x1f.edgenas.v1.ListClientsResponse\x12Q\n\x0cRevokeClient\x12\x1f.edgenas.v1.RevokeClientRequest\x1a .edgenas.v1.RevokeClientResponse\x12]\n\x10RenewCertificate\x12#.edgenas.v1.RenewCertificateRequest\x1a$.edgenas.v1.RenewCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65\x64genas/v1/access.proto\x12\nedgenas.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"e\n\x0bPairRequest\x12&\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x15.edgenas.v1.PairBeginH\x00\x12&\n\x05proof\x18\x02 \x01(\x0b\x32\x15.edgenas.v1.PairProofH\x00\x42\x06\n\x04step\"t\n\x0cPairResponse\x12.\n\tchallenge\x18\x01 \x01(\x0b\x32\x19.edgenas.v1.PairChallengeH\x00\x12,\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x18.edgenas.v1.PairAcceptedH\x00\x42\x06\n\x04step\"`\n\tPairBegin\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\x13\n\x0b\x63lient_name\x18\x04 \x01(\t\" \n\rPairChallenge\x12\x0f\n\x07message\x18\x01 \x01(\x0c\"\x1a\n\tPairProof\x12\r\n\x05proof\x18\x01 \x01(\x0c\"R\n\x0cPairAccepted\x12\r\n\x05proof\x18\x01 \x01(\x0c\x12\x1e\n\x04role\x18\x02 \x01(\x0e\x32\x10.edgenas.v1.Role\x12\x13\n\x0b\x63lient_name\x18\x03 \x01(\t\"\xaa\x01\n\x06\x43lient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x04role\x18\x02 \x01(\x0e\x32\x10.edgenas.v1.Role\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12-\n\tpaired_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x14\n\x12ListClientsRequest\":\n\x13ListClientsResponse\x12#\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.edgenas.v1.Client\"#\n\x13RevokeClientRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14RevokeClientResponse\"A\n\x17RenewCertificateRequest\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x1a\n\x18RenewCertificateResponse*N\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_QUERY\x10\x01\x12\x10\n\x0cROLE_MEASURE\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32O\n\x0ePairingService\x12=\n\x04Pair\x12\x17.edgenas.v1.PairRequest\x1a\x18.edgenas.v1.PairResponse(\x01\x30\x01\x32\x91\x02\n\rAccessService\x12N\n\x0bListClients\x12\x1e.edgenas.v1.ListClientsRequest\x1a\x1f.edgenas.v1.ListClientsResponse\x12Q\n\x0cRevokeClient\x12\x1f.edgenas.v1.RevokeClientRequest\x1a .edgenas.v1.RevokeClientResponse\x12]\n\x10RenewCertificate\x12#.edgenas.v1.RenewCertificateRequest\x1a$.edgenas.v1.RenewCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgenas.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=929
-  _globals['_ROLE']._serialized_end=1007
+  _globals['_ROLE']._serialized_start=948
+  _globals['_ROLE']._serialized_end=1026
   _globals['_PAIRREQUEST']._serialized_start=72
   _globals['_PAIRREQUEST']._serialized_end=173
   _globals['_PAIRRESPONSE']._serialized_start=175
@@ -57,11 +57,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKECLIENTRESPONSE']._serialized_start=829
   _globals['_REVOKECLIENTRESPONSE']._serialized_end=851
   _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=853
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=899
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=901
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=927
-  _globals['_PAIRINGSERVICE']._serialized_start=1009
-  _globals['_PAIRINGSERVICE']._serialized_end=1088
-  _globals['_ACCESSSERVICE']._serialized_start=1091
-  _globals['_ACCESSSERVICE']._serialized_end=1364
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=918
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=920
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=946
+  _globals['_PAIRINGSERVICE']._serialized_start=1028
+  _globals['_PAIRINGSERVICE']._serialized_end=1107
+  _globals['_ACCESSSERVICE']._serialized_start=1110
+  _globals['_ACCESSSERVICE']._serialized_end=1383
 # @@protoc_insertion_point(module_scope)

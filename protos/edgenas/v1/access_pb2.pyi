@@ -264,14 +264,20 @@ class RenewCertificateRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CERTIFICATE_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
     certificate: builtins.bytes
     """X.509 in DER, self-signed."""
+    signature: builtins.bytes
+    """By the new certificate's key, ECDSA with SHA-256 in DER: of "edgenas renew " and the fingerprint of the certificate that
+    the caller shows.
+    """
     def __init__(
         self,
         *,
         certificate: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["certificate", b"certificate"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate", b"certificate", "signature", b"signature"]) -> None: ...
 
 Global___RenewCertificateRequest: typing_extensions.TypeAlias = RenewCertificateRequest
 

@@ -157,7 +157,8 @@ class AccessServiceServicer(object):
 
     def RenewCertificate(self, request, context):
         """Replaces the caller's certificate. The old one stays good until the new one is used for the first time, so that
-        a lost answer locks nobody out. INVALID_ARGUMENT where it is no certificate that could be used.
+        a lost answer locks nobody out. INVALID_ARGUMENT where it is no certificate that could be used, or another client's;
+        RESOURCE_EXHAUSTED while another one is being looked at.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -192,7 +192,8 @@ class AccessServiceStub(typing.Generic[_AccessServiceListClientsType, _AccessSer
 
     RenewCertificate: _AccessServiceRenewCertificateType
     """Replaces the caller's certificate. The old one stays good until the new one is used for the first time, so that
-    a lost answer locks nobody out. INVALID_ARGUMENT where it is no certificate that could be used.
+    a lost answer locks nobody out. INVALID_ARGUMENT where it is no certificate that could be used, or another client's;
+    RESOURCE_EXHAUSTED while another one is being looked at.
     """
 
 AccessServiceAsyncStub: typing_extensions.TypeAlias = AccessServiceStub[
@@ -238,7 +239,8 @@ class AccessServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[edgenas.v1.access_pb2.RenewCertificateResponse, collections.abc.Awaitable[edgenas.v1.access_pb2.RenewCertificateResponse]]:
         """Replaces the caller's certificate. The old one stays good until the new one is used for the first time, so that
-        a lost answer locks nobody out. INVALID_ARGUMENT where it is no certificate that could be used.
+        a lost answer locks nobody out. INVALID_ARGUMENT where it is no certificate that could be used, or another client's;
+        RESOURCE_EXHAUSTED while another one is being looked at.
         """
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65\x64genas/v1/device.proto\x12\nedgenas.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x17\n\x15\x44\x65scribeDeviceRequest\"\x95\x05\n\x16\x44\x65scribeDeviceResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x18\n\x0b\x62oard_model\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tcpu_model\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x0f\n\x07machine\x18\x06 \x01(\t\x12\x0f\n\x07os_name\x18\x07 \x01(\t\x12\x16\n\x0ekernel_release\x18\x08 \x01(\t\x12\x16\n\x0epython_version\x18\t \x01(\t\x12\x16\n\x0ephysical_cores\x18\n \x01(\r\x12\x15\n\rlogical_cores\x18\x0b \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x0c \x01(\x04\x12\x30\n\x08runtimes\x18\r \x03(\x0b\x32\x1e.edgenas.v1.RuntimeDescription\x12\x14\n\x07\x62oot_id\x18\x0e \x01(\tH\x02\x88\x01\x01\x12\x1e\n\x16model_size_limit_bytes\x18\x0f \x01(\x04\x12<\n\x14unavailable_runtimes\x18\x10 \x03(\x0b\x32\x1e.edgenas.v1.UnavailableRuntime\x12\x39\n\rpower_sources\x18\x11 \x03(\x0b\x32\".edgenas.v1.PowerSourceDescription\x12\x1f\n\x17oldest_protocol_version\x18\x12 \x01(\r\x12\x18\n\x10next_certificate\x18\x13 \x01(\x0c\x12)\n\x07sandbox\x18\x14 \x03(\x0b\x32\x18.edgenas.v1.SandboxLayerB\x0e\n\x0c_board_modelB\x0c\n\n_cpu_modelB\n\n\x08_boot_id\"3\n\x0cSandboxLayer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rabsent_reason\x18\x02 \x01(\t\"2\n\x12UnavailableRuntime\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"L\n\x16PowerSourceDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x15\n\rabsent_reason\x18\x03 \x01(\t\"W\n\x12RuntimeDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tproviders\x18\x03 \x03(\t\x12\x0f\n\x07library\x18\x04 \x01(\t\",\n\x15WatchTelemetryRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\"\xfc\x02\n\x0fTelemetrySample\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rtemperature_c\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tclock_mhz\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0b\x63pu_percent\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x1e\n\x11load_average_1min\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12#\n\x16\x61vailable_memory_bytes\x18\x06 \x01(\x04H\x04\x88\x01\x01\x12\x13\n\x0bqueued_jobs\x18\x07 \x01(\r\x12\x15\n\x08power_mw\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x12\n\nthrottling\x18\t \x03(\tB\x10\n\x0e_temperature_cB\x0c\n\n_clock_mhzB\x0e\n\x0c_cpu_percentB\x14\n\x12_load_average_1minB\x19\n\x17_available_memory_bytesB\x0b\n\t_power_mw2\xbc\x01\n\rDeviceService\x12W\n\x0e\x44\x65scribeDevice\x12!.edgenas.v1.DescribeDeviceRequest\x1a\".edgenas.v1.DescribeDeviceResponse\x12R\n\x0eWatchTelemetry\x12!.edgenas.v1.WatchTelemetryRequest\x1a\x1b.edgenas.v1.TelemetrySample0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65\x64genas/v1/device.proto\x12\nedgenas.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n\x15\x44\x65scribeDeviceRequest\x12\x1a\n\x12known_certificates\x18\x01 \x03(\t\"\xaa\x05\n\x16\x44\x65scribeDeviceResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x18\n\x0b\x62oard_model\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tcpu_model\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x0f\n\x07machine\x18\x06 \x01(\t\x12\x0f\n\x07os_name\x18\x07 \x01(\t\x12\x16\n\x0ekernel_release\x18\x08 \x01(\t\x12\x16\n\x0epython_version\x18\t \x01(\t\x12\x16\n\x0ephysical_cores\x18\n \x01(\r\x12\x15\n\rlogical_cores\x18\x0b \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x0c \x01(\x04\x12\x30\n\x08runtimes\x18\r \x03(\x0b\x32\x1e.edgenas.v1.RuntimeDescription\x12\x14\n\x07\x62oot_id\x18\x0e \x01(\tH\x02\x88\x01\x01\x12\x1e\n\x16model_size_limit_bytes\x18\x0f \x01(\x04\x12<\n\x14unavailable_runtimes\x18\x10 \x03(\x0b\x32\x1e.edgenas.v1.UnavailableRuntime\x12\x39\n\rpower_sources\x18\x11 \x03(\x0b\x32\".edgenas.v1.PowerSourceDescription\x12\x1f\n\x17oldest_protocol_version\x18\x12 \x01(\r\x12\x18\n\x10next_certificate\x18\x13 \x01(\x0c\x12)\n\x07sandbox\x18\x14 \x03(\x0b\x32\x18.edgenas.v1.SandboxLayer\x12\x13\n\x0b\x63\x65rtificate\x18\x15 \x01(\x0c\x42\x0e\n\x0c_board_modelB\x0c\n\n_cpu_modelB\n\n\x08_boot_id\"3\n\x0cSandboxLayer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rabsent_reason\x18\x02 \x01(\t\"2\n\x12UnavailableRuntime\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"L\n\x16PowerSourceDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x15\n\rabsent_reason\x18\x03 \x01(\t\"W\n\x12RuntimeDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tproviders\x18\x03 \x03(\t\x12\x0f\n\x07library\x18\x04 \x01(\t\",\n\x15WatchTelemetryRequest\x12\x13\n\x0binterval_ms\x18\x01 \x01(\r\"\xfc\x02\n\x0fTelemetrySample\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rtemperature_c\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tclock_mhz\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0b\x63pu_percent\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x1e\n\x11load_average_1min\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12#\n\x16\x61vailable_memory_bytes\x18\x06 \x01(\x04H\x04\x88\x01\x01\x12\x13\n\x0bqueued_jobs\x18\x07 \x01(\r\x12\x15\n\x08power_mw\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x12\n\nthrottling\x18\t \x03(\tB\x10\n\x0e_temperature_cB\x0c\n\n_clock_mhzB\x0e\n\x0c_cpu_percentB\x14\n\x12_load_average_1minB\x19\n\x17_available_memory_bytesB\x0b\n\t_power_mw2\xbc\x01\n\rDeviceService\x12W\n\x0e\x44\x65scribeDevice\x12!.edgenas.v1.DescribeDeviceRequest\x1a\".edgenas.v1.DescribeDeviceResponse\x12R\n\x0eWatchTelemetry\x12!.edgenas.v1.WatchTelemetryRequest\x1a\x1b.edgenas.v1.TelemetrySample0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,21 +33,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgenas.v1.device_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DESCRIBEDEVICEREQUEST']._serialized_start=72
-  _globals['_DESCRIBEDEVICEREQUEST']._serialized_end=95
-  _globals['_DESCRIBEDEVICERESPONSE']._serialized_start=98
-  _globals['_DESCRIBEDEVICERESPONSE']._serialized_end=759
-  _globals['_SANDBOXLAYER']._serialized_start=761
-  _globals['_SANDBOXLAYER']._serialized_end=812
-  _globals['_UNAVAILABLERUNTIME']._serialized_start=814
-  _globals['_UNAVAILABLERUNTIME']._serialized_end=864
-  _globals['_POWERSOURCEDESCRIPTION']._serialized_start=866
-  _globals['_POWERSOURCEDESCRIPTION']._serialized_end=942
-  _globals['_RUNTIMEDESCRIPTION']._serialized_start=944
-  _globals['_RUNTIMEDESCRIPTION']._serialized_end=1031
-  _globals['_WATCHTELEMETRYREQUEST']._serialized_start=1033
-  _globals['_WATCHTELEMETRYREQUEST']._serialized_end=1077
-  _globals['_TELEMETRYSAMPLE']._serialized_start=1080
-  _globals['_TELEMETRYSAMPLE']._serialized_end=1460
-  _globals['_DEVICESERVICE']._serialized_start=1463
-  _globals['_DEVICESERVICE']._serialized_end=1651
+  _globals['_DESCRIBEDEVICEREQUEST']._serialized_end=123
+  _globals['_DESCRIBEDEVICERESPONSE']._serialized_start=126
+  _globals['_DESCRIBEDEVICERESPONSE']._serialized_end=808
+  _globals['_SANDBOXLAYER']._serialized_start=810
+  _globals['_SANDBOXLAYER']._serialized_end=861
+  _globals['_UNAVAILABLERUNTIME']._serialized_start=863
+  _globals['_UNAVAILABLERUNTIME']._serialized_end=913
+  _globals['_POWERSOURCEDESCRIPTION']._serialized_start=915
+  _globals['_POWERSOURCEDESCRIPTION']._serialized_end=991
+  _globals['_RUNTIMEDESCRIPTION']._serialized_start=993
+  _globals['_RUNTIMEDESCRIPTION']._serialized_end=1080
+  _globals['_WATCHTELEMETRYREQUEST']._serialized_start=1082
+  _globals['_WATCHTELEMETRYREQUEST']._serialized_end=1126
+  _globals['_TELEMETRYSAMPLE']._serialized_start=1129
+  _globals['_TELEMETRYSAMPLE']._serialized_end=1509
+  _globals['_DEVICESERVICE']._serialized_start=1512
+  _globals['_DEVICESERVICE']._serialized_end=1700
 # @@protoc_insertion_point(module_scope)

@@ -23,9 +23,19 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 class DescribeDeviceRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    KNOWN_CERTIFICATES_FIELD_NUMBER: builtins.int
+    @property
+    def known_certificates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """SHA-256, in lower-case hexadecimal, of each certificate that the caller takes for the agent's. The agent shows its
+        next one as soon as every client has named it here.
+        """
+
     def __init__(
         self,
+        *,
+        known_certificates: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["known_certificates", b"known_certificates"]) -> None: ...
 
 Global___DescribeDeviceRequest: typing_extensions.TypeAlias = DescribeDeviceRequest
 
@@ -53,6 +63,7 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
     OLDEST_PROTOCOL_VERSION_FIELD_NUMBER: builtins.int
     NEXT_CERTIFICATE_FIELD_NUMBER: builtins.int
     SANDBOX_FIELD_NUMBER: builtins.int
+    CERTIFICATE_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     """Newest version of the wire format that the agent speaks; it grows when a field changes its meaning, not when one
     is added.
@@ -87,9 +98,11 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
     oldest_protocol_version: builtins.int
     """Oldest version of the wire format that the agent still speaks; 0 says that it speaks `protocol_version` alone."""
     next_certificate: builtins.bytes
-    """The certificate, in DER, that the agent will soon use in place of the one it uses now. A caller that pins the
-    present one pins this one as well. Empty where no change is near.
+    """The certificate, in DER, that the agent will soon show in place of the one it shows now. A caller takes these two
+    for the agent's and no other. Empty where no change is near.
     """
+    certificate: builtins.bytes
+    """The certificate, in DER, that the agent shows now. Empty without TLS."""
     @property
     def runtimes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RuntimeDescription]:
         """What can run a model here."""
@@ -129,9 +142,10 @@ class DescribeDeviceResponse(google.protobuf.message.Message):
         oldest_protocol_version: builtins.int = ...,
         next_certificate: builtins.bytes = ...,
         sandbox: collections.abc.Iterable[Global___SandboxLayer] | None = ...,
+        certificate: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_board_model", b"_board_model", "_boot_id", b"_boot_id", "_cpu_model", b"_cpu_model", "board_model", b"board_model", "boot_id", b"boot_id", "cpu_model", b"cpu_model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_board_model", b"_board_model", "_boot_id", b"_boot_id", "_cpu_model", b"_cpu_model", "agent_version", b"agent_version", "board_model", b"board_model", "boot_id", b"boot_id", "cpu_model", b"cpu_model", "hostname", b"hostname", "kernel_release", b"kernel_release", "logical_cores", b"logical_cores", "machine", b"machine", "memory_bytes", b"memory_bytes", "model_size_limit_bytes", b"model_size_limit_bytes", "next_certificate", b"next_certificate", "oldest_protocol_version", b"oldest_protocol_version", "os_name", b"os_name", "physical_cores", b"physical_cores", "power_sources", b"power_sources", "protocol_version", b"protocol_version", "python_version", b"python_version", "runtimes", b"runtimes", "sandbox", b"sandbox", "unavailable_runtimes", b"unavailable_runtimes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_board_model", b"_board_model", "_boot_id", b"_boot_id", "_cpu_model", b"_cpu_model", "agent_version", b"agent_version", "board_model", b"board_model", "boot_id", b"boot_id", "certificate", b"certificate", "cpu_model", b"cpu_model", "hostname", b"hostname", "kernel_release", b"kernel_release", "logical_cores", b"logical_cores", "machine", b"machine", "memory_bytes", b"memory_bytes", "model_size_limit_bytes", b"model_size_limit_bytes", "next_certificate", b"next_certificate", "oldest_protocol_version", b"oldest_protocol_version", "os_name", b"os_name", "physical_cores", b"physical_cores", "power_sources", b"power_sources", "protocol_version", b"protocol_version", "python_version", b"python_version", "runtimes", b"runtimes", "sandbox", b"sandbox", "unavailable_runtimes", b"unavailable_runtimes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_board_model", b"_board_model"]) -> typing.Literal["board_model"] | None: ...
     @typing.overload

@@ -1,5 +1,6 @@
 """Who may call: kept over restarts, changed by several processes, never half-written."""
 
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from paired_agents import NOW, new_keys
 
 from device_agent.access.clients import CLIENTS_FILE, ClientStore
 from device_agent.access.roles import Role
-from device_agent.errors import AccessError, ClientNotFoundError
+from device_agent.errors import AccessError, ClientNotFoundError, InvalidRequestError
 
 
 @pytest.fixture
@@ -93,3 +94,36 @@ def test_damaged_list_lets_nobody_in(store: ClientStore, tmp_path: Path, text: s
     (tmp_path / CLIENTS_FILE).write_text(text)
     with pytest.raises(AccessError, match="is damaged"):
         store.clients()
+
+
+def test_certificate_of_another_client_is_taken_from_nobody(store: ClientStore):
+    boss, other = new_keys("boss"), new_keys("other")
+    store.add("boss", Role.ADMIN, boss.certificate, NOW)
+    store.add("other", Role.QUERY, other.certificate, NOW)
+    with pytest.raises(InvalidRequestError, match="a certificate of 'boss' has this name or key"):
+        store.renew("other", boss.certificate)
+    assert store.find(boss.certificate.fingerprint).name == "boss"
+
+
+def test_name_of_a_known_certificate_is_taken_from_nobody(store: ClientStore):
+    """TLS looks certificates up by their names, and would keep one of two out."""
+    boss = new_keys("boss", number="1")
+    store.add("boss", Role.ADMIN, boss.certificate, NOW)
+    store.add("other", Role.QUERY, new_keys("other").certificate, NOW)
+    same = new_keys("boss", number="1").certificate
+    for let_in in (lambda: store.renew("other", same), lambda: store.add("third", Role.QUERY, same, NOW)):
+        with pytest.raises(InvalidRequestError, match="a certificate of 'boss'"):
+            let_in()
+
+
+def test_renewal_of_one_that_was_revoked_is_refused(store: ClientStore):
+    with pytest.raises(ClientNotFoundError, match="pair it again"):
+        store.renew("nobody", new_keys().certificate)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of another user's")
+def test_list_that_root_changes_stays_the_agents(tmp_path: Path):
+    os.chown(tmp_path, 65534, 65534)
+    ClientStore(tmp_path).add("laptop", Role.QUERY, new_keys().certificate, NOW)
+    owners = {path.stat().st_uid for path in tmp_path.iterdir()}
+    assert owners == {65534}

@@ -9,7 +9,7 @@ import pytest
 from paired_agents import DAY, NOW, let_in, new_keys
 
 from device_agent.access.clients import ClientStore
-from device_agent.access.identity import IdentityFolder
+from device_agent.access.identity import Certificates, IdentityFolder
 from device_agent.access.roles import Role
 from device_agent.doctor.acquaintances import check_certificate, check_clients
 from device_agent.doctor.check import Verdict
@@ -51,28 +51,50 @@ def test_next_certificate_waits_for_every_client(tmp_path: Path):
     before = identity.current
     following = IdentityFolder(tmp_path).prepare_next()
     assert identity.advance() == before
-    assert identity.announce_next("one") == following.der
+    assert identity.shown_to("one", [before.fingerprint]) == Certificates(
+        current=before.der, following=following.der
+    )
+    # Told is not yet known: the answer may be lost on its way.
+    identity.shown_to("two", [following.fingerprint])
     assert identity.advance() == before
-    identity.announce_next("two")
+    identity.shown_to("one", [before.fingerprint, following.fingerprint])
     assert identity.advance() == following
-    assert identity.announce_next("one") == b""
+    assert identity.shown_to("one", []) == Certificates(current=following.der)
 
 
 def test_certificate_that_has_ended_is_replaced_whoever_knows(tmp_path: Path):
     let_in(tmp_path, "away", Role.QUERY, new_keys("away"))
     IdentityFolder(tmp_path).current()
+    path = tmp_path / "identity/current.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "expires_at": (NOW + 10 * DAY).timestamp()}))
     following = IdentityFolder(tmp_path).prepare_next()
-    assert identity_at(tmp_path, NOW + YEARS - DAY).current != following
-    assert identity_at(tmp_path, NOW + YEARS + DAY).current == following
+    assert identity_at(tmp_path, NOW + 9 * DAY).current != following
+    assert identity_at(tmp_path, NOW + 11 * DAY).current == following
+
+
+def test_certificate_that_has_ended_is_made_anew_where_there_is_no_next(tmp_path: Path):
+    before = IdentityFolder(tmp_path).current()
+    after = identity_at(tmp_path, NOW + YEARS + DAY).current
+    assert after != before
+    assert IdentityFolder(tmp_path).made() == after
+
+
+def test_what_was_half_written_with_a_key_is_removed(tmp_path: Path):
+    folder = tmp_path / "identity"
+    folder.mkdir()
+    (folder / ".draft-1").write_text("half a key")
+    IdentityFolder(tmp_path).current()
+    assert [path.name for path in folder.iterdir()] == ["current.json"]
 
 
 def test_next_certificate_is_made_by_itself_before_the_end(tmp_path: Path):
     let_in(tmp_path, "one", Role.QUERY, new_keys("one"))
     early, late = identity_at(tmp_path, NOW + 600 * DAY), identity_at(tmp_path, NOW + 700 * DAY)
-    assert early.announce_next("one") == b""
+    assert not early.shown_to("one", []).following
     assert IdentityFolder(tmp_path).next() is None
     deadline_s = time.monotonic() + LIMIT_S
-    while not late.announce_next("one"):
+    while not late.shown_to("one", []).following:
         assert time.monotonic() < deadline_s
     assert IdentityFolder(tmp_path).next() is not None
 

@@ -116,5 +116,19 @@ def test_of_two_that_know_it_one_is_paired():
         client.side.finish(exchange.message) for client, exchange in zip((first, second), begun, strict=True)
     ]
     begun[0].proof_for(hmac.digest(keys[0], CLIENT_PROOF, "sha256"))
-    with pytest.raises(PairingLockedError, match="another host"):
+    with pytest.raises(PairingLockedError, match="has ended meanwhile"):
         begun[1].proof_for(hmac.digest(keys[1], CLIENT_PROOF, "sha256"))
+
+
+@pytest.mark.parametrize("how", ["ended", "over"])
+def test_code_that_ends_while_a_client_takes_part_pairs_nobody(how: str):
+    clock = Clock()
+    code, client = PairingCode(CODE, clock), Client()
+    exchange = code.begin(CLIENT, AGENT, client.side.start())
+    key = client.side.finish(exchange.message)
+    if how == "ended":
+        code.end()
+    else:
+        clock.now_s += CODE_VALID_S
+    with pytest.raises(PairingLockedError, match="has ended meanwhile"):
+        exchange.proof_for(hmac.digest(key, CLIENT_PROOF, "sha256"))
