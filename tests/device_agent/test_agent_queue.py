@@ -1,3 +1,6 @@
+import contextlib
+import dataclasses
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -12,14 +15,15 @@ from device_agent.benchmark import (
     MeasurementMode,
     ModelFormat,
     Queued,
+    Started,
 )
-from device_agent.errors import AgentStoppingError, QueueFullError, RequestConflictError
+from device_agent.errors import AgentStoppingError, QueueFullError, RequestConflictError, StartupError
 from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.measurer import Measurer, MeasuringConfig
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.serving import queue as queue_module
 from device_agent.serving.history import HISTORY_FILE, History
-from device_agent.serving.journal import JOURNAL_FILE, Journal
+from device_agent.serving.journal import JOURNAL_FILE, JobState, Journal
 from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import WAITING_LIMIT, BenchmarkQueue
 from device_agent.serving.wire.answers import decode_request, encode_request
@@ -143,3 +147,82 @@ def test_job_that_was_asked_for_again_waits_for_its_host(
     *_, last = again
     queue.stop()
     assert isinstance(last, Finished)
+
+
+def test_queue_keeps_no_more_of_a_job_than_its_place(queue: BenchmarkQueue):
+    for number in range(200):
+        queue.submit(request(str(number)), "bench")
+    for number in range(199):
+        queue.cancel(str(number))
+    last = queue._active("199")
+    assert last is not None
+    assert last.events == []
+    assert last.position == 0
+
+
+def test_watcher_is_told_each_place_that_it_can_see(queue: BenchmarkQueue):
+    queue.submit(request("first"), "bench")
+    events = iter(queue.submit(request("second"), "bench"))
+    assert next(events) == Queued(position=1)
+    queue.cancel("first")
+    assert next(events) == Queued(position=0)
+
+
+def test_cancelled_job_stays_cancelled_though_the_agent_stops(queue: BenchmarkQueue):
+    events = iter(queue.submit(request("unwanted"), "bench"))
+    queue.start()
+    while not isinstance(next(events), Started):
+        pass
+    assert queue.cancel("unwanted")
+    queue.stop()
+    assert queue._journal.entries() == []
+
+
+def test_job_that_a_stopping_agent_cuts_short_waits_again(queue: BenchmarkQueue):
+    events = iter(queue.submit(request("wanted"), "bench"))
+    queue.start()
+    while not isinstance(next(events), Started):
+        pass
+    queue.stop()
+    assert [(entry.request_id, entry.state) for entry in queue._journal.entries()] == [
+        ("wanted", JobState.WAITING)
+    ]
+
+
+def test_entries_that_cannot_be_read_are_dropped(tmp_path: Path):
+    journal = Journal(tmp_path / JOURNAL_FILE)
+    journal.add("no request", "bench", b"\xff\xff")
+    journal.add("of a mode that is unknown", "bench", b"")
+    models = ModelStore(tmp_path / "models", cache_limit_bytes=1 << 20, model_limit_bytes=1 << 20)
+    history = History(tmp_path / HISTORY_FILE)
+    config = MeasuringConfig(worker_python=sys.executable, job_timeout_s=30, gate_limit_s=0)
+    measurer = Measurer(config, Baselines(), TimedWindow())
+    queue = BenchmarkQueue(measurer=measurer, models=models, history=history, journal=journal)
+    assert queue.jobs() == 0
+    assert journal.entries() == []
+    history.close()
+    journal.close()
+
+
+def test_journal_of_a_newer_agent_is_refused(tmp_path: Path):
+    path = tmp_path / JOURNAL_FILE
+    Journal(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(StartupError, match="has format 99, this agent reads 1"):
+        Journal(path)
+
+
+def test_lost_job_is_forgotten_for_who_asks_for_something_else(tmp_path: Path, queue: BenchmarkQueue):
+    queue._journal.add("lost", "bench", encode_request(request("lost")))
+    queue._journal.note("lost", JobState.RUNNING)
+    again = BenchmarkQueue(
+        measurer=queue._measurer, models=queue._models, history=queue._history, journal=queue._journal
+    )
+    other = BenchmarkRequest(
+        request_id="lost",
+        model_sha256=sha256_of(conv_model()),
+        model_name="",
+        spec=dataclasses.replace(SPEC, seed=8),
+    )
+    assert next(iter(again.submit(other, "bench"))) == Queued(position=0)

@@ -37,8 +37,10 @@ class Board:
             code = shown.stdout.readline().removeprefix("code: ").strip()
             port = re.search(r"--pairing-port (\d+)", shown.stdout.readline())
             assert port is not None
-            yield Pairing(self.address, code, int(port[1]), shown)
-            shown.kill()
+            try:
+                yield Pairing(self.address, code, int(port[1]), shown)
+            finally:
+                shown.kill()
 
 
 class Pairing:

@@ -60,9 +60,11 @@ def lying(board: Board, properties: dict[str, str]) -> Iterator[None]:
         properties=properties,
     )
     zeroconf = Zeroconf(interfaces=["127.0.0.1"], ip_version=IPVersion.V4Only)
-    zeroconf.register_service(service)
-    yield
-    zeroconf.close()
+    try:
+        zeroconf.register_service(service)
+        yield
+    finally:
+        zeroconf.close()
 
 
 def test_liar_is_shown_as_text_and_changes_nothing(board: Board, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -267,6 +268,8 @@ def test_agent_changes_its_certificate_when_every_host_knows_it(paired: tuple[Bo
     assert before == one_knows != both_know
     for known in (home, home.with_name("other")):
         assert edgenas(known, "devices", "ping", "pi").returncode == 0
+        # The old key is worth nothing any more: it may be why there is a new one.
+        assert CredentialsFolder(known / "devices/pi").read().agent_certificates == (both_know,)
 
 
 def _shown(board: Board) -> str:
@@ -367,3 +370,38 @@ def test_damaged_keys_are_told_in_one_line(paired: tuple[Board, Path], file: str
     assert refused.stderr.count("\n") == 1
     assert listed.returncode == 0
     assert "removed pi; its agent was not told" in removed.stdout
+
+
+def test_renewals_at_one_time_leave_a_key_that_the_agent_knows(paired: tuple[Board, Path]) -> None:
+    board, home = paired
+    with client_of(board, home) as first, client_of(board, home) as second, ThreadPoolExecutor(2) as pool:
+        for renewal in [pool.submit(client.renew) for client in (first, second)]:
+            renewal.result(LIMIT_S)
+        assert first.describe().hostname
+        assert second.describe().hostname
+
+    assert edgenas(home, "devices", "ping", "pi").returncode == 0
+    assert board.clients()[0]["fingerprint"] == CredentialsFolder(home / "devices/pi").read().fingerprint
+
+
+def test_interrupted_pairing_pairs_nobody(board: Board, tmp_path: Path) -> None:
+    with board.pairing() as pairing:
+        pairing.process.send_signal(signal.SIGINT)
+        said = pairing.said()
+        late = pairing.add(tmp_path, "pi")
+
+    assert "interrupted; the code is no longer good" in said
+    assert late.returncode == 2
+    assert board.clients() == []
+
+
+def test_pairing_without_an_agent_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [PYTHON.with_name("edgenas-agent"), "pair", "--state-dir", str(tmp_path / "none")],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 2
+    assert "no agent has run with the state directory" in done.stderr
+    assert not (tmp_path / "none").exists()
