@@ -10,7 +10,7 @@ readonly bin=$PWD/.venv/bin
 readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/edgenas-arm64
 readonly suite=bookworm python=3.11
 # Neither waits nor second tries for better figures; but time, for the reference model that takes turns with every model
-# is what an emulated benchmark mostly runs: ten seconds of it between two of the model.
+# is what an emulated benchmark mostly runs.
 readonly options='--gate-limit-s 0 --retries 0 --job-timeout-s 1800'
 readonly packages=(debootstrap qemu-user-static binfmt-support)
 
@@ -152,8 +152,8 @@ measured() {
     "$bin/edgenas" benchmarks list --device arm64 --json
 }
 
-# A model so small that it has its samples in the time that a benchmark takes at least. Search mode would take longer:
-# in that the reference model has more turns.
+# A model so small that it has its samples in the time that a benchmark takes at least. Search mode, in which turns are
+# shorter and so the reference model has more of them, took 234 s where this took 85.
 measure() {
     PYTHONPATH=tests/device_agent "$bin/python" -c '
 import sys, agent_harness
