@@ -153,7 +153,7 @@ measured() {
 }
 
 # A model so small that it has its samples in the time that a benchmark takes at least. Search mode, in which turns are
-# shorter and so the reference model has more of them, took 234 s where this took 85.
+# shorter and so the reference model has more of them, took 234 s of one model, and the full mode 85.
 measure() {
     PYTHONPATH=tests/device_agent "$bin/python" -c '
 import sys, agent_harness
