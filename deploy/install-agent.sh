@@ -105,15 +105,16 @@ print("%d %d" % sys.version_info[:2], 8 * struct.calcsize("P"), platform.machine
     fail "no Python >= 3.10 outside of homes, which the service does not see:${seen:- ${python:-python3} is not found,} name one with --python"
 }
 
-# Sets wheel (empty: from the index), wheelhouse (empty: with the index) and pip_wheel (empty: the system's pip).
+# Sets wheel, wheelhouse (empty: with the package index) and pip_wheel (empty: the system's pip).
 find_wheels() {
-    wheel='' wheelhouse='' pip_wheel=''
+    wheelhouse='' pip_wheel=''
     folder=$(cd "$(dirname "$0")" && pwd)
     if [ -z "$from" ] && ls "$folder"/edgenas-*.whl >/dev/null 2>&1; then
         from=$folder
     fi
     case $from in
-        '') return ;;
+        # By its name alone it is not asked for: the index has no edgenas yet, and may once have a stranger's.
+        '') fail "no wheel of edgenas lies in $folder; make a folder that has all, on the host: edgenas devices wheelhouse --platform $machine --python 3.$minor --out wheels, copy it here and run its own install-agent.sh, or name a wheel with --from" ;;
         *.whl) set -- "$from" ;;
         *) wheelhouse=$(cd "$from" 2>/dev/null && pwd) || fail "there is no wheel and no folder '$from'" && set -- "$wheelhouse"/edgenas-*.whl ;;
     esac
@@ -145,7 +146,7 @@ find_venv() {
 
 # Sets new, the folder of a virtual environment with a working agent.
 make_environment() {
-    version=$(basename "${wheel:-edgenas-index}" | cut -d - -f 2)
+    version=$(basename "$wheel" | cut -d - -f 2)
     install -d "$root" "$root/versions"
     new=$(mktemp -d "$root/versions/$version.XXXXXX")
     trap 'rm -rf "$new"; rmdir "$root/versions" "$root" 2>/dev/null || :' EXIT
@@ -154,8 +155,8 @@ make_environment() {
     echo "installing edgenas ${version} with $($python -V) in $new"
     "$python" -m venv ${pip_wheel:+--without-pip} "$new" || fail "$python cannot make a virtual environment in $new"
     pip install --quiet --disable-pip-version-check --no-cache-dir --only-binary :all: \
-        ${wheelhouse:+--no-index --find-links "$wheelhouse"} "${wheel:-edgenas}" 2>"$new/pip.log" ||
-        fail "pip cannot install ${wheel:-edgenas}: $(tail -n 1 "$new/pip.log")"
+        ${wheelhouse:+--no-index --find-links "$wheelhouse"} "$wheel" 2>"$new/pip.log" ||
+        fail "pip cannot install $wheel: $(tail -n 1 "$new/pip.log")"
     "$new/bin/edgenas-agent" --version >/dev/null || fail "the agent in $new does not run; nothing is changed"
 }
 

@@ -189,7 +189,11 @@ class Sandbox:
         # By this file the worker sets its own peak of memory to zero.
         marks = "/proc/{}/clear_refs".format(os.getpid())
         mount(marks, marks, None, MS_BIND)
-        for point, options in mounts():
+        for point, number, options in mounts():
+            # What another mount lies over, as systemd's and containers' do, is out of reach, and its options are not those
+            # of what is seen there, which a namespace's own users may not loosen.
+            if mounted_at(point) not in (number, None):
+                continue
             flags = MS_REMOUNT | MS_BIND | MS_NOSUID
             flags |= MS_NOEXEC if "noexec" in options else 0
             flags |= MS_RDONLY if "ro" in options or point not in (self._temporary, marks) else 0
@@ -267,13 +271,26 @@ def mount(source: Optional[str], target: str, kind: Optional[str], flags: int, o
     call("mount", *names, ctypes.c_ulong(flags), os.fsencode(options), told=target)
 
 
-def mounts() -> List[Tuple[str, List[str]]]:
-    """Return where something is mounted, and with which options."""
+def mounts() -> List[Tuple[str, int, List[str]]]:
+    """Return where something is mounted, its number, and with which options; a place may come several times."""
     with open("/proc/self/mountinfo", "rb") as lines:
         rows = [line.split() for line in lines]
     # Blanks and the like are written as \040.
     points = [row[4].decode("unicode_escape").encode("latin-1") for row in rows]
-    return [(os.fsdecode(point), row[5].decode().split(",")) for point, row in zip(points, rows)]
+    return [(os.fsdecode(point), int(row[0]), row[5].decode().split(",")) for point, row in zip(points, rows)]
+
+
+def mounted_at(path: str) -> Optional[int]:
+    """Return the number of the mount that is seen at a path; None where that cannot be told."""
+    try:
+        descriptor = os.open(path, os.O_PATH)
+    except OSError:
+        return None
+    try:
+        with open("/proc/self/fdinfo/{}".format(descriptor)) as lines:
+            return next((int(line.split()[1]) for line in lines if line.startswith("mnt_id:")), None)
+    finally:
+        os.close(descriptor)
 
 
 def isolate(needed: Sequence[str]) -> None:

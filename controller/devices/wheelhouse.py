@@ -1,10 +1,11 @@
 """A folder from which a board installs the agent without a network: wheels for its Pythons, and the installer."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from importlib.resources import files
@@ -71,7 +72,7 @@ def make_wheelhouse(folder: Path, *, platform: str, pythons: Sequence[str] = PYT
 
 
 def _gather(folder: Path, platform: str, pythons: Sequence[str]) -> None:
-    _pip("wheel", "--no-deps", "--wheel-dir", str(folder), origin(list(distributions(name=_DISTRIBUTION))))
+    build_wheel(folder, origin(list(distributions(name=_DISTRIBUTION))))
     (own_wheel,) = map(str, folder.glob(f"{_DISTRIBUTION}-*.whl"))
     for python in pythons:
         _download(folder, platform, python, own_wheel)
@@ -80,6 +81,28 @@ def _gather(folder: Path, platform: str, pythons: Sequence[str]) -> None:
     installer = folder / INSTALLER
     installer.write_bytes((files(_BOARD_FILES) / INSTALLER).read_bytes())
     installer.chmod(0o755)
+
+
+def build_wheel(folder: Path, source: str) -> None:
+    """Have pip build a wheel of what is there now.
+
+    Args:
+        folder: Where to.
+        source: As `origin` returns it. A folder is left as it is, and what earlier builds left in it is not looked at:
+            their build/lib may hold modules that are gone, and setuptools would pack them.
+
+    Raises:
+        WheelhouseError: If pip cannot.
+
+    Source: setuptools, which reads DIST_EXTRA_CONFIG like a setup.cfg.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgenas-build-") as workshop:
+        configuration = Path(workshop) / "setup.cfg"
+        configuration.write_text(
+            f"[build]\nbuild_base = {workshop}/build\n[egg_info]\negg_base = {workshop}\n"
+        )
+        extra = {"DIST_EXTRA_CONFIG": str(configuration)}
+        _pip("wheel", "--no-deps", "--wheel-dir", str(folder), source, environment=extra)
 
 
 def _download(folder: Path, platform: str, python: str, requirement: str) -> None:
@@ -115,9 +138,10 @@ def origin(found: Sequence[Distribution]) -> str:
     return f"{repository['vcs']}+{url}@{repository['commit_id']}" if repository else url
 
 
-def _pip(*arguments: str) -> None:
+def _pip(*arguments: str, environment: Mapping[str, str] | None = None) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    variables = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=variables)
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.strip().splitlines()] or ["it said nothing"]
         # Notes may follow the error, which is indented where it comes from a pip that this one started.

@@ -35,6 +35,7 @@ def announced(host: str, port: int, board: Board, fingerprint: Callable[[], str]
         fingerprint: Returns that of its certificate.
     """
     ended = threading.Event()
+    logging.getLogger("zeroconf").addFilter(_without_traceback)
 
     def announce() -> None:
         shown: tuple[Sequence[str], str] = ((), "")
@@ -55,6 +56,12 @@ def announced(host: str, port: int, board: Board, fingerprint: Callable[[], str]
     finally:
         ended.set()
         thread.join(timeout=5)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Have the library's warnings in one line: an interface that is down is no defect."""
+    record.exc_info = record.exc_text = None
+    return True
 
 
 def _addresses(host: str) -> Sequence[str]:

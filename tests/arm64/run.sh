@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The agent on an arm64 board, as far as that goes without one: Debian 12 for arm64 in a chroot, under qemu-user.
-# It is installed, measured on from this machine, upgraded and removed by the commands that a user has for it.
+# It is installed, paired with this machine, measured on from here, upgraded and removed by the commands that a user has
+# for it.
 # Figures mean nothing there: every instruction is emulated, and the load that is seen is this machine's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -53,7 +54,10 @@ have_debian() {
 }
 
 make_board() {
-    cp -a "$cache/$suite" "$board"
+    mkdir "$board" "$work/changed" "$work/kept"
+    # Where one container's files lie above another's, the kernel may refuse a third layer.
+    mount -t overlay -o "lowerdir=$cache/$suite,upperdir=$work/changed,workdir=$work/kept" overlay "$board" ||
+        cp -aT "$cache/$suite" "$board"
     mount -t proc proc "$board/proc"
     mount -t sysfs -o ro sysfs "$board/sys"
     # The one of this machine is x86's, at which the library crashes that ONNX Runtime counts cores with.
@@ -76,19 +80,30 @@ on_board() {
     unshare --net chroot "$board" "$@"
 }
 
+# Prints a port that is free, as the one after it is, at which the agent is paired.
+free_ports() {
+    "$bin/python" -c '
+import contextlib, random, socket
+for port in iter(lambda: random.randrange(20000, 30000), None):
+    with contextlib.suppress(OSError):
+        with socket.create_server(("127.0.0.1", port)), socket.create_server(("127.0.0.1", port + 1)):
+            print(port)
+            break'
+}
+
 # wheel_of VERSION FOLDER: builds from a copy, for a build leaves files where it is done.
 wheel_of() {
     local source=$work/source-$1
     mkdir "$source"
     git ls-files -z | xargs -0 cp --parents --target-directory="$source"
     sed -i "s/^version = .*/version = \"$1\"/" "$source/pyproject.toml"
-    rm -f "$2"/edgenas-*.whl
-    "$bin/pip" wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$2" "$source"
+    "$bin/pip" wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "$2" "$source"
 }
 
 gather_wheels() {
     "$bin/edgenas" devices wheelhouse --platform aarch64 --python $python --out "$board/root/wheelhouse"
-    wheel_of 0.0.1 "$board/root/wheelhouse"
+    version=$(basename "$board"/root/wheelhouse/edgenas-*.whl | cut -d - -f 2)
+    wheel_of 99.2 "$work"
 }
 
 # Compiling every module takes the emulator a minute, so only those that are used are compiled, as they are imported.
@@ -104,13 +119,28 @@ start_agent() {
     chroot "$board" /opt/edgenas-agent/start start
 }
 
-# The first answer waits for a worker that looks for runtimes, which may take the emulator longer than the host waits.
-add_device() {
-    local attempts=0
-    until "$bin/edgenas" devices add "127.0.0.1:$port" --name arm64; do
-        [[ $((++attempts)) -lt 3 ]] || fail "the device cannot be added"
+# As a person does at a board and at the host. The first answer waits for a worker that looks for runtimes, which may take
+# the emulator longer than the host waits.
+pair_device() {
+    local shown=$work/pair attempts=0 code
+    chroot "$board" /usr/local/bin/edgenas-agent pair >"$shown" 2>&1 &
+    until code=$(sed -n 's/^code: //p' "$shown") && [[ -n $code ]]; do
+        kill -0 $! 2>/dev/null || fail "the board shows no code: $(cat "$shown")"
+        sleep 0.5
     done
+    "$bin/edgenas" devices add "127.0.0.1:$port" --name arm64 --code "$code" ||
+        until "$bin/edgenas" devices ping arm64; do
+            [[ $((++attempts)) -lt 3 ]] || fail "the device cannot be paired: $(cat "$shown")"
+        done
+    wait $! || fail "the board was not paired: $(cat "$shown")"
+    tail -n 1 "$shown"
+    keys_of_board >"$work/keys"
     described | grep '"machine": "aarch64"' >/dev/null || fail "the device is no aarch64: $(described)"
+}
+
+# The key and certificate of the board, and the hosts that it knows.
+keys_of_board() {
+    (cd "$board/var/lib/edgenas-agent" && sha256sum identity/current.json clients.json)
 }
 
 # Read it to its end: with pipefail, a reader that stops early makes it fail.
@@ -122,34 +152,42 @@ measured() {
     "$bin/edgenas" benchmarks list --device arm64 --json
 }
 
+# A model so small that it has its samples in the time that a benchmark takes at least. Search mode, in which turns are
+# shorter and so the reference model has more of them, took 234 s of one model, and the full mode 85.
 measure() {
-    PYTHONPATH=tests/device_agent "$bin/python" -c 'import sys, agent_harness; sys.stdout.buffer.write(agent_harness.conv_model())' \
-        >"$work/model.onnx"
+    PYTHONPATH=tests/device_agent "$bin/python" -c '
+import sys, agent_harness
+sys.stdout.buffer.write(agent_harness.conv_model(shape=(1, 3, 4, 4)))' >"$work/model.onnx"
     "$bin/edgenas" bench "$work/model.onnx" --device arm64 --threads 1 --no-energy
     measured >"$work/measured"
     grep --quiet '"latency_ms"' "$work/measured" || fail "the device has no benchmark: $(cat "$work/measured")"
 }
 
-# still_answers VERSION: what was measured before.
+# still_answers VERSION: what was measured before, over TLS, to whom it was paired with.
 still_answers() {
     described | grep "\"agent_version\": \"$1\"" >/dev/null || fail "the agent is not $1: $(described)"
     measured | diff "$work/measured" - || fail "what was measured before is not answered any more"
+    keys_of_board | diff "$work/keys" - || fail "the board has other keys than it was paired with"
 }
 
 refuse_a_broken_wheel() {
-    local good
-    good=$(ls "$board"/root/wheelhouse/edgenas-*.whl)
-    mv "$good" "$work"
-    echo "no wheel" >"$board/root/wheelhouse/edgenas-0.0.2-py3-none-any.whl"
+    rm "$board"/root/wheelhouse/edgenas-*.whl
+    echo "no wheel" >"$board/root/wheelhouse/edgenas-99.1-py3-none-any.whl"
     ! on_board /root/wheelhouse/install-agent.sh || fail "a broken wheel was installed"
-    still_answers 0.0.1
+    still_answers "$version"
 }
 
 upgrade_agent() {
-    wheel_of 0.0.3 "$board/root/wheelhouse"
+    rm "$board"/root/wheelhouse/edgenas-*.whl
+    cp "$work"/edgenas-99.2-*.whl "$board/root/wheelhouse"
     # It restarts the agent, on the loopback that this machine asks it on.
     PIP_NO_COMPILE=0 chroot "$board" /root/wheelhouse/install-agent.sh
-    still_answers 0.0.3
+    still_answers 99.2
+}
+
+part_with_device() {
+    "$bin/edgenas" devices remove arm64
+    [[ $(on_board edgenas-agent clients list --json) = "[]" ]] || fail "the board still knows this host"
 }
 
 remove_agent() {
@@ -164,15 +202,16 @@ remove_agent() {
 }
 
 main() {
-    port=$("$bin/python" -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
+    port=$(free_ports)
     step "a board" make_board
     step "wheels" gather_wheels
     step "installation" install_agent
     step "start of the agent" start_agent
-    step "adding the device" add_device
+    step "pairing" pair_device
     step "a benchmark" measure
     step "an upgrade that fails" refuse_a_broken_wheel
     step "an upgrade" upgrade_agent
+    step "parting" part_with_device
     step "removal" remove_agent
     echo "arm64: passed in $SECONDS s"
 }

@@ -54,6 +54,14 @@ def test_python_that_cannot_run_the_agent_is_refused(tmp_path: Path, answer: str
 
 
 @as_root
+def test_installer_alone_tells_how_to_get_wheels(tmp_path: Path) -> None:
+    told = refusal("--python", python_that_says(tmp_path, GOOD_PYTHON))
+
+    assert "edgenas devices wheelhouse --platform aarch64 --python 3.11 --out wheels" in told
+    assert "or name a wheel with --from" in told
+
+
+@as_root
 def test_missing_wheel_is_refused(tmp_path: Path) -> None:
     python = python_that_says(tmp_path, GOOD_PYTHON)
 

@@ -427,6 +427,33 @@ def test_agent_without_namespaces_measures_and_tells_once_what_is_missing(tmp_pa
     assert log.count("models run without a network of its own") == 1
 
 
+# Under a unit of systemd in a container of systemd-nspawn, /run/host/os-release is such a place.
+COVERED = """
+set -e
+mount -t tmpfs tmpfs "$1"
+mkdir "$1/covered" "$1/covered/place"
+mount -t tmpfs tmpfs "$1/covered/place"
+mount -t tmpfs tmpfs "$1/covered"
+mkdir "$1/covered/place"
+mount -t tmpfs -o ro,nodev,noexec tmpfs "$1/covered/place"
+shift
+exec "$@"
+"""
+
+
+def test_mounts_that_lie_over_others_leave_the_view_whole(tmp_path: Path):
+    mounts, temporary = tmp_path / "mounts", tmp_path / "temporary"
+    mounts.mkdir()
+    temporary.mkdir()
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", COVERED, "sh", str(mounts)]
+    if subprocess.run([*command, "true"], capture_output=True).returncode != 0:
+        pytest.skip("this machine makes no namespaces")
+    worker = UNCONFINED.command(sys.executable, None)
+    variables = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run([*command, *worker], capture_output=True, text=True, timeout=60, env=variables)
+    assert json.loads(done.stdout)["missing"] == {}
+
+
 def test_worker_whose_python_stands_in_the_hidden_folder_keeps_its_view(tmp_path: Path):
     missing = Confinement(hidden=(Path(sys.prefix),)).missing(sys.executable, os.environ)
     assert list(missing) == ["a read-only view of the files"]

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from controller.core.errors import ConfigurationError, WheelhouseError
-from controller.devices.wheelhouse import INSTALLER, PYTHONS, make_wheelhouse, origin
+from controller.devices.wheelhouse import INSTALLER, PYTHONS, build_wheel, make_wheelhouse, origin
 
 BOARD_FILES = {"install-agent.sh", "start-agent.sh", "edgenas-agent.sh", "edgenas-agent.service"}
 
@@ -97,6 +97,29 @@ def test_failing_pip_is_told_in_one_line_and_leaves_nothing(
 
     assert "\n" not in str(told.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_wheel_holds_nothing_that_an_earlier_build_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # To pip, 0 is what switches an option on that begins with no: this environment's setuptools, without an index.
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")
+    checkout = tmp_path / "checkout"
+    (checkout / "board").mkdir(parents=True)
+    (checkout / "board/__init__.py").touch()
+    (checkout / "pyproject.toml").write_text(
+        '[project]\nname = "board"\nversion = "1"\n[tool.setuptools]\npackages = ["board"]\n'
+    )
+    (checkout / "build/lib/board").mkdir(parents=True)
+    (checkout / "build/lib/board/deleted.py").touch()
+    before = sorted(checkout.rglob("*"))
+
+    build_wheel(tmp_path, checkout.as_uri())
+
+    with ZipFile(tmp_path / "board-1-py3-none-any.whl") as wheel:
+        modules = [name for name in wheel.namelist() if name.endswith(".py")]
+    assert modules == ["board/__init__.py"]
+    assert sorted(checkout.rglob("*")) == before
 
 
 @pytest.mark.slow
