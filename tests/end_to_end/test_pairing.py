@@ -5,6 +5,7 @@ import re
 import signal
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -405,3 +406,27 @@ def test_pairing_without_an_agent_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no agent has run with the state directory" in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+def test_strangers_who_say_nothing_are_sent_away_and_cost_no_try(board: Board, tmp_path: Path) -> None:
+    with board.pairing() as pairing:
+        pem = ssl.get_server_certificate(("127.0.0.1", pairing.port))
+        credentials = grpc.ssl_channel_credentials(root_certificates=pem.encode())
+        options = (("grpc.ssl_target_name_override", "edgenas-agent"),)
+        silent, over = threading.Event(), threading.Event()
+
+        def say_nothing() -> Iterator[access_pb2.PairRequest]:
+            silent.set()
+            over.wait(LIMIT_S)
+            yield from ()
+
+        with grpc.secure_channel(f"127.0.0.1:{pairing.port}", credentials, options=options) as channel:
+            stub = access_pb2_grpc.PairingServiceStub(channel)
+            calls = [stub.Pair(say_nothing(), timeout=LIMIT_S) for _ in range(8)]
+            assert silent.wait(LIMIT_S)
+            codes = {call.code() for call in calls}
+            over.set()
+        paired = pairing.add(tmp_path, "pi")
+
+    assert codes == {grpc.StatusCode.CANCELLED}
+    assert paired.returncode == 0, paired.stderr

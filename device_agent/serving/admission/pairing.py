@@ -35,6 +35,8 @@ THREADS = 8
 # A person has typed the code before the first message: what follows is work of computers alone, and most of it the start of
 # a process that looks at the certificate, which comes from an SD card.
 EXCHANGE_LIMIT_S = 60.0
+# Who connects says at once what it wants.
+FIRST_LIMIT_S = 5.0
 MESSAGE_LIMIT_BYTES = 16 << 10
 GRACE_S = 2.0
 
@@ -79,20 +81,19 @@ class PairingService(access_pb2_grpc.PairingServiceServicer):
         self, request_iterator: Iterator[access_pb2.PairRequest], context: grpc.ServicerContext
     ) -> Iterator[access_pb2.PairResponse]:
         """Go through the four messages."""
-        # Each holds one of few threads: who says nothing is sent away.
-        watchdog = threading.Timer(EXCHANGE_LIMIT_S, context.cancel)
-        watchdog.daemon = True
-        watchdog.start()
         self._note(1)
         try:
             with answering(context):
-                yield from self._pair(request_iterator)
+                with _limited(context, FIRST_LIMIT_S):
+                    begin = _next(request_iterator, "begin").begin
+                with _limited(context, EXCHANGE_LIMIT_S):
+                    yield from self._pair(begin, request_iterator)
         finally:
-            watchdog.cancel()
             self._note(-1)
 
-    def _pair(self, requests: Iterator[access_pb2.PairRequest]) -> Iterator[access_pb2.PairResponse]:
-        begin = _next(requests, "begin").begin
+    def _pair(
+        self, begin: access_pb2.PairBegin, requests: Iterator[access_pb2.PairRequest]
+    ) -> Iterator[access_pb2.PairResponse]:
         _check_version(begin.protocol_version)
         certificate = certificate_of(begin.certificate)
         exchange = self._code.begin(certificate.fingerprint, self._identity.fingerprint, begin.message)
@@ -141,6 +142,18 @@ def pairing_open(host: str, port: int, service: PairingService, identity: Identi
     finally:
         # The last answer may still be on its way.
         server.stop(GRACE_S).wait()
+
+
+@contextlib.contextmanager
+def _limited(context: grpc.ServicerContext, seconds: float) -> Iterator[None]:
+    """Cancel a call that stays in the context for longer: each holds one of few threads."""
+    watchdog = threading.Timer(seconds, context.cancel)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
 
 
 def _next(requests: Iterator[access_pb2.PairRequest], step: str) -> access_pb2.PairRequest:
