@@ -23,7 +23,7 @@ from edgenas.v1 import (
 )
 from onnx import TensorProto, helper, numpy_helper
 
-CALL_LIMIT_S = 30
+CALL_LIMIT_S = 60
 SEARCH = benchmark_pb2.MEASUREMENT_MODE_SEARCH
 FULL = benchmark_pb2.MEASUREMENT_MODE_FULL
 

@@ -10,6 +10,8 @@ import pytest
 from boards import LIMIT_S, Board, edgenas, serving
 from zeroconf import IPVersion, ServiceInfo, Zeroconf
 
+pytestmark = pytest.mark.slow
+
 LISTEN = ("devices", "discover", "--interface", "127.0.0.1", "--seconds", "1")
 
 

@@ -231,6 +231,7 @@ def test_agent_installed_anew_is_not_trusted(paired: tuple[Board, Path], tmp_pat
     assert "is not the one that it was paired with" in refused.stderr
 
 
+@pytest.mark.slow
 def test_removed_board_forgets_the_host(paired: tuple[Board, Path]) -> None:
     board, home = paired
 
@@ -253,6 +254,7 @@ def test_host_renews_its_certificate(paired: tuple[Board, Path]) -> None:
     assert edgenas(home, "devices", "ping", "pi").returncode == 0
 
 
+@pytest.mark.slow
 def test_agent_changes_its_certificate_when_every_host_knows_it(paired: tuple[Board, Path]) -> None:
     board, home = paired
     with board.pairing() as pairing:
@@ -303,6 +305,7 @@ def client_of(board: Board, home: Path) -> DeviceClient:
     return DeviceClient("pi", board.address, 30, credentials=CredentialsFolder(home / "devices/pi"))
 
 
+@pytest.mark.slow
 def test_search_that_runs_meanwhile_uses_the_renewed_certificate(paired: tuple[Board, Path]) -> None:
     board, home = paired
     with client_of(board, home) as running:
@@ -312,6 +315,7 @@ def test_search_that_runs_meanwhile_uses_the_renewed_certificate(paired: tuple[B
         assert running.describe().hostname
 
 
+@pytest.mark.slow
 def test_search_that_runs_meanwhile_knows_the_agents_new_certificate(
     paired: tuple[Board, Path], tmp_path: Path
 ) -> None:
@@ -328,6 +332,7 @@ def test_search_that_runs_meanwhile_knows_the_agents_new_certificate(
             assert running.describe().hostname
 
 
+@pytest.mark.slow
 def test_certificate_that_ends_soon_is_renewed_by_itself(
     paired: tuple[Board, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +349,7 @@ def test_certificate_that_ends_soon_is_renewed_by_itself(
     assert after == CredentialsFolder(home / "devices/pi").read().fingerprint
 
 
+@pytest.mark.slow
 def test_end_of_a_certificate_is_told_before(
     paired: tuple[Board, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -356,19 +362,25 @@ def test_end_of_a_certificate_is_told_before(
     assert "the agent's certificate for device 'pi' ends on 20" in caplog.text
 
 
-@pytest.mark.parametrize("file", ["identity.pem", "agent.pem"])
-@pytest.mark.parametrize("text", ["", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
-def test_damaged_keys_are_told_in_one_line(paired: tuple[Board, Path], file: str, text: str) -> None:
+@pytest.mark.slow
+def test_damaged_keys_are_told_in_one_line(paired: tuple[Board, Path]) -> None:
     _, home = paired
-    (home / "devices/pi" / file).write_text(text)
+    damaged = ("", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
+    for file in ("identity.pem", "agent.pem"):
+        path = home / "devices/pi" / file
+        whole = path.read_text()
+        for text in damaged:
+            path.write_text(text)
+            refused = edgenas(home, "devices", "ping", "pi")
+            assert refused.returncode == 2
+            assert "cannot be read" in refused.stderr
+            assert refused.stderr.count("\n") == 1
+        path.write_text(whole)
+    path.write_text("")
 
-    refused = edgenas(home, "devices", "ping", "pi")
     listed = edgenas(home, "devices", "list")
     removed = edgenas(home, "devices", "remove", "pi")
 
-    assert refused.returncode == 2
-    assert "cannot be read" in refused.stderr
-    assert refused.stderr.count("\n") == 1
     assert listed.returncode == 0
     assert "removed pi; its agent was not told" in removed.stdout
 
@@ -408,6 +420,7 @@ def test_pairing_without_an_agent_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_strangers_who_say_nothing_are_sent_away_and_cost_no_try(board: Board, tmp_path: Path) -> None:
     with board.pairing() as pairing:
         pem = ssl.get_server_certificate(("127.0.0.1", pairing.port))
