@@ -49,8 +49,8 @@ def bench(model: Path, state_dir: Path, as_json: bool, **options: Any) -> None:
     from device_agent.measuring.measurer import Measurer
     from device_agent.measuring.timed_window import TimedWindow
     from device_agent.runtimes.worker_process import StopSignal
-    from device_agent.serving.history import HISTORY_FILE, History
-    from device_agent.serving.lock import holding
+    from device_agent.serving.storage.history import HISTORY_FILE, History
+    from device_agent.serving.storage.lock import holding
     from device_agent.serving.wire import answers, requests
 
     asked = {name: options.pop(name) for name in _ASKED}

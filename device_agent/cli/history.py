@@ -17,7 +17,7 @@ from device_agent.errors import AgentError, StartupError
 @json_option
 def history(state_dir: Path, limit: int, as_json: bool) -> None:
     """Show finished benchmarks, newest first, whether or not the agent runs."""
-    from device_agent.serving.history import HISTORY_FILE, History
+    from device_agent.serving.storage.history import HISTORY_FILE, History
     from device_agent.serving.wire import answers
 
     path = state_dir.expanduser() / HISTORY_FILE

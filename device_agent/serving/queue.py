@@ -28,9 +28,9 @@ from device_agent.errors import (
 from device_agent.measuring.measurer import Measurer
 from device_agent.serving.accepted_job import AcceptedJob, Subscription
 from device_agent.serving.footprint import give_memory_back
-from device_agent.serving.history import History
-from device_agent.serving.journal import JobState, Journal, JournalEntry
-from device_agent.serving.models import ModelStore
+from device_agent.serving.storage.history import History
+from device_agent.serving.storage.journal import JobState, Journal, JournalEntry
+from device_agent.serving.storage.models import ModelStore
 from device_agent.serving.wire.answers import decode_request, encode_request, history_entry
 
 logger = logging.getLogger(__name__)

@@ -30,8 +30,6 @@ from device_agent.serving.admission.guard import Guard, StreamSlots
 from device_agent.serving.admission.service import AccessService
 from device_agent.serving.admission.transport import Admission, anybody, paired_clients
 from device_agent.serving.footprint import share_arenas
-from device_agent.serving.history import HISTORY_FILE, History
-from device_agent.serving.journal import JOURNAL_FILE, Journal
 from device_agent.serving.listening import (
     CONNECTION_OPTIONS,
     bind,
@@ -40,10 +38,12 @@ from device_agent.serving.listening import (
     parse_address,
     write_address,
 )
-from device_agent.serving.lock import holding
-from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import BenchmarkQueue
 from device_agent.serving.services import BenchmarkService, DeviceService, ModelService
+from device_agent.serving.storage.history import HISTORY_FILE, History
+from device_agent.serving.storage.journal import JOURNAL_FILE, Journal
+from device_agent.serving.storage.lock import holding
+from device_agent.serving.storage.models import ModelStore
 from device_agent.serving.wire import answers
 
 logger = logging.getLogger(__name__)

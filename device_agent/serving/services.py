@@ -27,9 +27,9 @@ from device_agent.sensors.watch import PowerWatch
 from device_agent.serving.admission.callers import Callers
 from device_agent.serving.admission.guard import answering
 from device_agent.serving.admission.transport import Admission
-from device_agent.serving.history import History
-from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import BenchmarkQueue, unknown
+from device_agent.serving.storage.history import History
+from device_agent.serving.storage.models import ModelStore
 from device_agent.serving.wire import answers, requests
 
 UPLOAD_PATIENCE_S = 120.0

@@ -15,7 +15,7 @@ from edgenas.v1 import benchmark_pb2, measurement_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from device_agent.errors import HistoryError, InvalidRequestError, StartupError
-from device_agent.serving.history import HISTORY_FILE, History, HistoryEntry
+from device_agent.serving.storage.history import HISTORY_FILE, History, HistoryEntry
 
 MIB = 1 << 20
 BIG = bytes(MIB // 10)

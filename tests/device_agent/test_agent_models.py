@@ -21,7 +21,7 @@ from edgenas.v1 import benchmark_pb2, model_pb2
 
 from device_agent.benchmark import ModelFormat
 from device_agent.errors import ModelCacheError, ModelMismatchError, ModelNotFoundError, StorageFullError
-from device_agent.serving.models import ModelStore
+from device_agent.serving.storage.models import ModelStore
 
 MIB = 1 << 20
 

@@ -22,10 +22,10 @@ from device_agent.measuring.baselines import Baselines
 from device_agent.measuring.measurer import Measurer, MeasuringConfig
 from device_agent.measuring.timed_window import TimedWindow
 from device_agent.serving import queue as queue_module
-from device_agent.serving.history import HISTORY_FILE, History
-from device_agent.serving.journal import JOURNAL_FILE, JobState, Journal
-from device_agent.serving.models import ModelStore
 from device_agent.serving.queue import WAITING_LIMIT, BenchmarkQueue
+from device_agent.serving.storage.history import HISTORY_FILE, History
+from device_agent.serving.storage.journal import JOURNAL_FILE, JobState, Journal
+from device_agent.serving.storage.models import ModelStore
 from device_agent.serving.wire.answers import decode_request, encode_request
 
 SPEC = BenchmarkSpec(

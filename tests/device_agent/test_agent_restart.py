@@ -17,7 +17,7 @@ from agent_harness import (
 )
 from edgenas.v1 import benchmark_pb2
 
-from device_agent.serving.journal import JOURNAL_FILE, Journal
+from device_agent.serving.storage.journal import JOURNAL_FILE, Journal
 
 
 def measured(agent: Agent, request_id: str) -> benchmark_pb2.BenchmarkRecord:

@@ -20,9 +20,9 @@ from device_agent.serving import server as agent_server
 from device_agent.serving import services
 from device_agent.serving.admission.callers import Anybody
 from device_agent.serving.admission.guard import Guard, StreamSlots
-from device_agent.serving.models import ModelStore
 from device_agent.serving.server import AgentConfig, serving
 from device_agent.serving.services import ModelService
+from device_agent.serving.storage.models import ModelStore
 
 CHUNK = 1 << 16
 # Longer than any test here lasts.

@@ -13,7 +13,7 @@ from edgenas.v1 import benchmark_pb2, model_pb2
 from large_models import MIB, UPLOAD_LIMIT_S, LargeModel, PeakMemory
 
 from device_agent.benchmark import ModelFormat
-from device_agent.serving.models import ModelStore
+from device_agent.serving.storage.models import ModelStore
 
 LARGE = LargeModel(500_000_000)
 # What the agent may grow by; the worker, which must hold the model, is another process.

@@ -22,8 +22,8 @@ from controller.devices.credentials import CredentialsFolder, expires_at, new_cr
 from device_agent.access.clients import Certificate, ClientStore
 from device_agent.access.identity import IdentityFolder
 from device_agent.access.roles import Role
-from device_agent.serving.history import HISTORY_FILE, History
-from device_agent.serving.journal import JOURNAL_FILE, Journal
+from device_agent.serving.storage.history import HISTORY_FILE, History
+from device_agent.serving.storage.journal import JOURNAL_FILE, Journal
 from device_agent.serving.wire import answers
 
 SOAK_S = float(os.environ.get("EDGENAS_SOAK_S", "900"))

@@ -29,7 +29,7 @@ from device_agent.sandbox import LAYERS
 from device_agent.sensors import modelled
 from device_agent.sensors.base import PowerSource
 from device_agent.sensors.modelled import EnergyModel
-from device_agent.serving.history import HistoryEntry, Page
+from device_agent.serving.storage.history import HistoryEntry, Page
 from device_agent.serving.wire.figures import measurement_to_wire
 from device_agent.serving.wire.tables import (
     FORMATS_TO_WIRE,
