@@ -221,7 +221,7 @@ def test_retry_without_the_time_for_it_publishes_the_first_attempt(tmp_path: Pat
                 lab.worker().suspend()
 
         lab.on_progress = hang
-        measurement = lab.measure(time_limit_s=15.0)
+        measurement = lab.measure(time_limit_s=25.0)
         assert lab.progress[-1].attempt == 2
     assert Flag.THROTTLED in flags(measurement.flags)
     assert measurement.discarded == ()
