@@ -77,6 +77,7 @@ def running_agent(
             [
                 str(PYTHON.with_name("edgenas-agent")),
                 "serve",
+                "--insecure",
                 "--address",
                 address,
                 "--state-dir",

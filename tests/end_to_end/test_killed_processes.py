@@ -36,7 +36,9 @@ def board(tmp_path: Path, home: Path) -> Iterator[tuple[Path, str, "subprocess.P
     state = tmp_path / "board"
     with running_agent(state) as (process, address):
         subprocess.run(
-            command("devices", "add", address, "--name", "board"), env=environment(home), check=True
+            command("devices", "add", address, "--name", "board", "--insecure"),
+            env=environment(home),
+            check=True,
         )
         yield state, address, process
 
