@@ -50,7 +50,7 @@ def add(
     ] = False,
 ) -> None:
     """Pair with a board: asks for the code that `edgenas-agent pair` shows there."""
-    from controller.devices.registry import parse_address
+    from controller.devices.address import parse_address
 
     full_address = parse_address(address)
     host, _, port = full_address.rpartition(":")

@@ -1,6 +1,5 @@
 """The channel to one agent, and what it is opened with."""
 
-import ipaddress
 import logging
 import platform
 import threading
@@ -17,6 +16,7 @@ from edgenas.v1 import (
 )
 
 from controller.core.errors import DeviceError
+from controller.devices.address import is_loopback
 from controller.devices.credentials import (
     RENEW_BEFORE,
     SERVER_NAME,
@@ -58,7 +58,7 @@ class Connection:
     """
 
     def __init__(self, name: str, address: str, folder: CredentialsFolder | None) -> None:
-        if folder is None and not _is_loopback(address):
+        if folder is None and not is_loopback(address):
             raise DeviceError(
                 f"device {name!r} at {address} is not paired, and without TLS only this machine's own agents are asked; "
                 f"`edgenas devices remove {name}`, then `edgenas devices add {address} --name {name}` pairs it"
@@ -199,13 +199,3 @@ class Connection:
         self._folder.write(credentials)
         self.credentials = credentials
         self._open()
-
-
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

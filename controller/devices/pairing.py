@@ -16,6 +16,7 @@ from edgenas.v1 import access_pb2, access_pb2_grpc
 from spake2 import SPAKE2_A, SPAKEError
 
 from controller.core.errors import ConfigurationError, DeviceError, DeviceUnreachableError
+from controller.devices.address import host_and_port
 from controller.devices.credentials import SERVER_NAME, Credentials, fingerprint, new_credentials
 from controller.devices.versions import PROTOCOL_VERSION
 
@@ -39,12 +40,9 @@ class PairingPort:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        host, _, port = address.rpartition(":")
         try:
             # Nobody vouches for this certificate yet: that is what the code is for.
-            self._agent_pem = ssl.get_server_certificate(
-                (host.strip("[]"), int(port)), timeout=_CONNECT_LIMIT_S
-            )
+            self._agent_pem = ssl.get_server_certificate(host_and_port(address), timeout=_CONNECT_LIMIT_S)
         except OSError as error:
             raise DeviceUnreachableError(
                 f"nobody waits to be paired at {address} ({error.strerror or error}); run `edgenas-agent pair` on the "

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from controller.devices.address import host_and_port
 from controller.devices.credentials import SERVER_NAME, fingerprint
 
 _LIMIT_S = 5.0
@@ -48,9 +49,8 @@ def _is_sent_away(address: str, context: ssl.SSLContext) -> bool:
 
     With TLS 1.3 that comes after the handshake, when an agent that takes it sends its HTTP/2 settings.
     """
-    host, _, port = address.rpartition(":")
     with (
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_LIMIT_S) as plain,
+        socket.create_connection(host_and_port(address), timeout=_LIMIT_S) as plain,
         context.wrap_socket(plain, server_hostname=SERVER_NAME) as connection,
     ):
         return connection.recv(1) == b""
@@ -62,9 +62,8 @@ def _of_the_agent(address: str, error: ssl.SSLCertVerificationError) -> str:
             f"its certificate is not good now ({error.verify_message}): set this host's clock and the board's; where both are "
             "right, restart the agent, which makes a new one, then remove the device and add it again"
         )
-    host, _, port = address.rpartition(":")
     try:
-        pem = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_LIMIT_S)
+        pem = ssl.get_server_certificate(host_and_port(address), timeout=_LIMIT_S)
         shown = f" ({fingerprint(ssl.PEM_cert_to_DER_cert(pem))[:16]})"
     except (OSError, ValueError):
         shown = ""

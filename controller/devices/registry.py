@@ -12,16 +12,14 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from controller.core.errors import ConfigurationError, NotFoundError
+from controller.devices.address import ADDRESS, parse_address
 from controller.devices.credentials import Credentials, CredentialsFolder
 
 LOCAL = "local"
 """Name of the machine the host runs on; it needs no registration."""
 
-DEFAULT_PORT = 50151
-
 # Names stand in request ids, which an agent limits to 128 characters.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}")
-_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+(%[\w.\-]+)?\]|[^\s:/\[\]]+)(:(?P<port>\d{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,24 +31,9 @@ class RegisteredDevice:
     paired: bool
 
 
-def parse_address(text: str) -> str:
-    """Return `HOST:PORT` for `HOST` or `HOST:PORT`; an IPv6 host stands in brackets.
-
-    Raises:
-        ConfigurationError: If text is neither.
-    """
-    match = _ADDRESS.fullmatch(text)
-    port = int(match["port"] or DEFAULT_PORT) if match else 0
-    if match is None or not 0 < port < 65536:
-        raise ConfigurationError(
-            f"address {text!r} is not understood; expected HOST or HOST:PORT, e.g. pi4.lan:{DEFAULT_PORT}"
-        )
-    return f"{match['host']}:{port}"
-
-
 def _full_address(text: str) -> str:
     """Return an address as it must stand in the file, with its port."""
-    if not _ADDRESS.fullmatch(text) or not text.rpartition(":")[2].isdigit():
+    if not ADDRESS.fullmatch(text) or not text.rpartition(":")[2].isdigit():
         raise ValueError(text)
     return text
 

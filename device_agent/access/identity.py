@@ -8,7 +8,7 @@ import json
 import os
 import ssl
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from device_agent.access.issuing import new_identity
@@ -18,6 +18,8 @@ from device_agent.errors import StartupError
 IDENTITY_FOLDER = "identity"
 CURRENT_FILE = "current.json"
 NEXT_FILE = "next.json"
+# So long before an end there is a warning of it.
+WARN_BEFORE = timedelta(days=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,6 @@ class IdentityFolder:
         found = self._read(CURRENT_FILE)
         if found is None or found.expires_at <= (now or datetime.now(timezone.utc)):
             # Nobody takes one that has ended; the next one those at least that know it.
-            self._sweep()
             if found is not None and self.next() is not None:
                 self.put_next_in_place()
             else:
@@ -117,14 +118,6 @@ class IdentityFolder:
                 "make one with `edgenas-agent rotate`"
             ) from error
 
-    def _sweep(self) -> None:
-        try:
-            remove_drafts(self._folder)
-        except OSError as error:
-            raise StartupError(
-                f"the identity folder '{self._folder}' cannot be written: {error.strerror}; run as the agent's user"
-            ) from error
-
     def _read(self, name: str) -> Identity | None:
         path = self._folder / name
         try:
@@ -155,6 +148,7 @@ class IdentityFolder:
                 give_to_owner_of(self._folder.parent, descriptor)
             finally:
                 os.close(descriptor)
+            remove_drafts(self._folder)
             write_private(self._folder / name, made)
         except OSError as error:
             raise StartupError(

@@ -1,14 +1,13 @@
 """Whether hosts and the agent know each other, and for how long."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from device_agent.access.clients import ClientStore
-from device_agent.access.identity import IdentityFolder
+from device_agent.access.identity import WARN_BEFORE, IdentityFolder
 from device_agent.doctor.check import Check, failed, passed, warned
 from device_agent.errors import AgentError
 
-WARN_BEFORE = timedelta(days=60)
 PAIR = "`edgenas-agent pair` shows a code for one"
 
 

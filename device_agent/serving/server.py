@@ -128,7 +128,8 @@ def serving(config: AgentConfig) -> Iterator[str]:
         board = describe_board(config.measuring.root)
         admission = anybody() if config.insecure else paired_clients(config.state_dir)
         server, health_service = _build_server(board, measurer, models, history, queue, window, admission)
-        address = full_address(host, bind(server, host, port, admission.credentials))
+        bound_port = bind(server, host, port, admission.credentials)
+        address = full_address(host, bound_port)
         write_address(config.state_dir, address)
         queue.start()
         server.start()
@@ -136,7 +137,6 @@ def serving(config: AgentConfig) -> Iterator[str]:
             # Imported where it is needed: it takes memory that a board may not have to spare.
             from device_agent.serving.announcement import announced
 
-            _, bound_port = parse_address(address)
             stack.enter_context(announced(host, bound_port, board, admission.fingerprint))
         try:
             yield address

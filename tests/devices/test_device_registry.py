@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from controller.core.errors import ConfigurationError, NotFoundError
-from controller.devices.registry import DeviceRegistry, RegisteredDevice, parse_address
+from controller.devices.address import parse_address
+from controller.devices.registry import DeviceRegistry, RegisteredDevice
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 
 from device_agent.access.clients import ClientStore
-from device_agent.access.identity import Certificates, Identity, IdentityFolder
+from device_agent.access.identity import WARN_BEFORE, Certificates, Identity, IdentityFolder
 from device_agent.errors import AgentError
 from device_agent.serving.admission.callers import Anybody, Caller, Callers, PairedClients
 
@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 # Hosts that call at least once in this time learn the next certificate before the present one ends.
 RENEW_BEFORE = timedelta(days=90)
-WARN_BEFORE = timedelta(days=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
