@@ -221,7 +221,10 @@ def running_agent(
         finally:
             agent.channel.close()
             process.stdin.close()
-            process.wait(timeout=CALL_LIMIT_S)
+            try:
+                process.wait(timeout=CALL_LIMIT_S)
+            finally:
+                process.kill()
 
 
 def until(events: Iterator[benchmark_pb2.BenchmarkEvent], kind: str) -> benchmark_pb2.BenchmarkEvent:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from agent_harness import Agent, conv_model, until_measuring
+from agent_harness import CALL_LIMIT_S, Agent, conv_model, until_measuring
 from edgenas.v1 import benchmark_pb2
 from paired_agents import paired_agent
 
@@ -34,7 +34,10 @@ class Clock:
         self.set(0)
 
     def set(self, ahead_s: int) -> None:
-        self._file.write_text(str(ahead_s))
+        # The agent reads it at any moment, and must find a number there.
+        written = self._file.with_suffix(".written")
+        written.write_text(str(ahead_s))
+        written.replace(self._file)
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def test_clock_that_is_set_in_a_job_changes_none_of_its_figures(tmp_path: Path, 
         assert last.result.measurement.latency.samples >= 64
         # Newest first, whatever the dates say.
         agent.measure(agent.upload(conv_model(seed=1)), request_id="after-it")
-        listed = agent.benchmarks.ListBenchmarks(benchmark_pb2.ListBenchmarksRequest())
+        listed = agent.benchmarks.ListBenchmarks(benchmark_pb2.ListBenchmarksRequest(), timeout=CALL_LIMIT_S)
         assert [row.request_id for row in listed.benchmarks] == ["after-it", "over-the-change"]
 
 

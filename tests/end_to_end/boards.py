@@ -86,6 +86,9 @@ def serving(state_dir: Path, address: str = "127.0.0.1:0", options: Sequence[str
         assert process.stdout is not None
         bound = process.stdout.readline().removeprefix("listening on ").strip()
         assert bound, state_dir.with_suffix(".log").read_text()
-        yield Board(state_dir, process, bound)
-        process.stdin.close()
-        process.wait(LIMIT_S)
+        try:
+            yield Board(state_dir, process, bound)
+            process.stdin.close()
+            process.wait(LIMIT_S)
+        finally:
+            process.kill()

@@ -120,6 +120,7 @@ def everyone(folder: Path, end_s: float) -> Iterator[tuple[Agent, list[Host]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)  # it has limits of its own
 def test_nothing_is_lost_or_measured_twice(tmp_path: Path) -> None:
     rng = random.Random(4)
     began_s = time.monotonic()

@@ -39,11 +39,12 @@ def crowd(port: str) -> Iterator[None]:
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stdout.readline() == f"{CONNECTIONS}\n"
-        yield
-        process.stdin.close()
+        try:
+            assert process.stdout.readline() == f"{CONNECTIONS}\n"
+            yield
+        finally:
+            process.kill()
 
 
 def describe(channel: grpc.Channel, timeout_s: float) -> device_pb2.DescribeDeviceResponse:
