@@ -38,11 +38,11 @@ test: $(STAMP)
 arm64: $(STAMP)
 	tests/arm64/run.sh
 
-# One thread, --keep-flagged, no waits and no retries: whoever tries the demo does other things meanwhile, and wants to
+# One thread, --keep-flagged, no waits, no retries and rough figures: whoever tries the demo does other things meanwhile, and wants to
 # see it end.
 demo: $(STAMP)
 	rm -rf $(DEMO)
-	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home EDGENAS_LOCAL_AGENT='--retries 0 --gate-limit-s 0' \
+	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home EDGENAS_LOCAL_AGENT='--retries 0 --gate-limit-s 0 --measure-limit-s 2' \
 		$(BIN)/edgenas search --dataset digits --device local --budget 24 --epochs 5 --threads 1 --keep-flagged
 	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home $(BIN)/edgenas generate last --out $(DEMO)/project
 	@echo "now try: cd $(DEMO)/project && ../../$(BIN)/python train.py --epochs 1"

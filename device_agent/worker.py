@@ -17,7 +17,8 @@ It speaks JSON, an object a line, and waits for the agent's word where the agent
          with the layers of the sandbox that cannot be had here, each with the reason
          or {"event": "unavailable", "message": ...} where the runtime cannot be imported
     in   a job: model_path, threads, cpu_affinity, provider, input_shapes, batch_size, input_data, seed, precision,
-         mode, memory_limit_bytes, time_left_s, canary_path, look, profile, energy
+         mode, memory_limit_bytes, time_left_s, canary_path, look, measure_limit_s,
+         profile, energy
     out  {"event": "phase", "phase": "canary" | "load" | "warm_up" | "gate" | "measure" | "energy" | "profile",
           "detail": what is waited for, or ""} at any time
     out  {"event": "settled", "canary_ns": ..., "looked_s": ...}     warm, and running on untimed until the agent answers;
@@ -333,8 +334,9 @@ class WarmUp:
 class Sampling:
     """Decides when enough is measured; `reached` tells that the interval is as narrow as asked."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, limit_s: float = MEASURE_CAP_S) -> None:
         self.rules = rules
+        self.limit_s = limit_s
         self.reached = False
 
     def over(self, samples: Sequence[int], elapsed_s: float) -> bool:
@@ -343,7 +345,7 @@ class Sampling:
         early = elapsed_s < self.rules.measure_min_s
         # The time floor wins over the cap on samples: 5,000 of 1 ms are taken in half of it.
         many = count >= MEASURE_CAP_SAMPLES and not early
-        late = elapsed_s >= MEASURE_CAP_S and count >= MEASURE_ALWAYS_SAMPLES
+        late = elapsed_s >= self.limit_s and count >= MEASURE_ALWAYS_SAMPLES
         if many or late:
             self.reached = relative_half_width(samples) <= self.rules.half_width
             return True
@@ -1742,7 +1744,7 @@ def measure_latency(
 ) -> Dict[str, Any]:
     """Warm up and take the samples of a model, which may have one thread alone; return the fields that tell of them."""
     rules = RULES[job["mode"]]
-    warm, sampling = WarmUp(rules), Sampling(rules)
+    warm, sampling = WarmUp(rules), Sampling(rules, job["measure_limit_s"])
     agent.phase("warm_up")
     gc.collect()
     gc.disable()

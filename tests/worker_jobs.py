@@ -59,6 +59,7 @@ def run_job(
         "time_left_s": LIMIT_S,
         "canary_path": str(CANARY_FILE),
         "look": True,
+        "measure_limit_s": 1.0,
         "profile": False,
         "energy": False,
     }

@@ -16,6 +16,7 @@ from device_agent.runtimes.confinement import Confinement
 from device_agent.runtimes.worker_process import worker_environment
 from device_agent.sensors.modelled import read_energy_model
 from device_agent.sensors.raspberry_pi_pmic import read_calibration
+from device_agent.worker import MEASURE_CAP_S
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -79,6 +80,14 @@ _MEASURING = (
         help="Longest wait of an attempt for a cool and quiet board at its usual speed; 0 does without looking.",
     ),
     click.option(
+        "--measure-limit-s",
+        type=click.FloatRange(min=0, min_open=True),
+        default=MEASURE_CAP_S,
+        show_default=True,
+        help="Longest time that an attempt takes samples for; figures that have not settled by then are flagged. Few seconds "
+        "make quick, rough figures on a busy board.",
+    ),
+    click.option(
         "--retries",
         type=click.IntRange(min=0, max=10),
         default=RETRIES,
@@ -137,6 +146,7 @@ def measuring_config(
     root: Path,
     job_timeout_s: float,
     gate_limit_s: float,
+    measure_limit_s: float,
     retries: int,
     require_sandbox: bool,
     **power: Any,
@@ -159,6 +169,7 @@ def measuring_config(
         confinement=confinement,
         job_timeout_s=job_timeout_s,
         gate_limit_s=gate_limit_s,
+        measure_limit_s=measure_limit_s,
         retries=retries,
         power=chosen_power(**power),
         root=root.absolute(),

@@ -129,10 +129,20 @@ class Bench:
         baselines: What the board is like when nothing disturbs it; learns from every attempt.
         window: Is open while something is timed.
         patience_s: Longest time that attempts wait in vain for a board that has become slower, all together.
+        measure_limit_s: Longest time to take samples for.
     """
 
-    def __init__(self, root: Path, baselines: Baselines, window: TimedWindow, patience_s: float) -> None:
+    def __init__(
+        self,
+        root: Path,
+        baselines: Baselines,
+        window: TimedWindow,
+        *,
+        patience_s: float,
+        measure_limit_s: float,
+    ) -> None:
         self._root = root
+        self._measure_limit_s = measure_limit_s
         self._baselines = baselines
         self._window = window
         self._speed_gate = SpeedGate(baselines, patience_s)
@@ -175,6 +185,7 @@ class Bench:
             model_path=model_path,
             canary_path=CANARY_FILE,
             look=speed_limit_s > 0,
+            measure_limit_s=self._measure_limit_s,
             memory_limit_bytes=None if free_bytes is None else int(MEMORY_SHARE * free_bytes),
             time_left_s=max(0.0, deadline_s - time.monotonic()),
             energy=energy,

@@ -37,6 +37,7 @@ from device_agent.measuring.timed_window import TimedWindow
 from device_agent.runtimes.catalogue import BROKEN, RUNTIMES, look_up, offered
 from device_agent.runtimes.confinement import UNCONFINED, Confinement, in_words
 from device_agent.runtimes.worker_process import StopSignal, WorkerProcess
+from device_agent.worker import MEASURE_CAP_S
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class MeasuringConfig:
         worker_python: Python that runs the models.
         job_timeout_s: Longest time that a job may have the board.
         gate_limit_s: Longest wait of an attempt for a cool and quiet board at its usual speed; 0 for none.
+        measure_limit_s: Longest time that an attempt takes samples for, settled or not.
         retries: Further attempts where flags say that something disturbed the figures.
         power: Where power is read.
         root: Where the board's files are read.
@@ -67,6 +69,7 @@ class MeasuringConfig:
     worker_python: str
     job_timeout_s: float
     gate_limit_s: float = GATE_LIMIT_S
+    measure_limit_s: float = MEASURE_CAP_S
     retries: int = RETRIES
     power: PowerOptions = field(default_factory=PowerOptions)
     root: Path = Path("/")
@@ -92,7 +95,13 @@ class Measurer:
     def __init__(self, config: MeasuringConfig, baselines: Baselines, window: TimedWindow) -> None:
         self.config = config
         self._baselines = baselines
-        self._bench = Bench(config.root, baselines, window, config.gate_limit_s)
+        self._bench = Bench(
+            config.root,
+            baselines,
+            window,
+            patience_s=config.gate_limit_s,
+            measure_limit_s=config.measure_limit_s,
+        )
         self._gate = Gate(config.root, baselines)
         self._spare: WorkerProcess | None = None
         self._lookup = threading.Condition()

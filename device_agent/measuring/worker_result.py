@@ -89,6 +89,7 @@ def job_message(
     model_path: Path,
     canary_path: Path,
     look: bool,
+    measure_limit_s: float,
     memory_limit_bytes: int | None,
     time_left_s: float,
     energy: bool,
@@ -109,6 +110,7 @@ def job_message(
         "time_left_s": time_left_s,
         "canary_path": str(canary_path),
         "look": look,
+        "measure_limit_s": measure_limit_s,
         "profile": spec.profile,
         "energy": energy,
     }

@@ -11,7 +11,7 @@ readonly cache=${XDG_CACHE_HOME:-$HOME/.cache}/edgenas-arm64
 readonly suite=bookworm python=3.11
 # Neither waits nor second tries for better figures; but time, for the reference model that takes turns with every model
 # is what an emulated benchmark mostly runs.
-readonly options='--gate-limit-s 0 --retries 0 --job-timeout-s 1800'
+readonly options='--gate-limit-s 0 --retries 0 --measure-limit-s 5 --job-timeout-s 1800'
 readonly packages=(debootstrap qemu-user-static binfmt-support)
 
 skip() {

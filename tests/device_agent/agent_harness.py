@@ -201,8 +201,8 @@ def running_agent(
     command = [*prefix, sys.executable, "-m", "device_agent", "serve", "--address", address]
     if channel_to is None:
         command += ["--insecure"]
-    # Tests of the gate and of retries ask for them; the others need not wait for a quiet machine.
-    command += ["--gate-limit-s", "0", "--retries", "0"]
+    # Tests of the gate, of retries and of how long is measured ask for them; the others need not wait for a quiet machine.
+    command += ["--gate-limit-s", "0", "--retries", "0", "--measure-limit-s", "1"]
     command += ["--state-dir", str(state_dir), "--exit-on-stdin-eof", *options]
     with (
         (state_dir / "stderr.log").open("a") as log,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from agent_harness import CALL_LIMIT_S, conv_model, running_agent
 
-QUICK = ("--search-mode", "--gate-limit-s", "0", "--retries", "0", "--no-energy", "--threads", "1")
+ROUGH = ("--gate-limit-s", "0", "--retries", "0", "--measure-limit-s", "1", "--no-energy", "--threads", "1")
+QUICK = ("--search-mode", *ROUGH)
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -59,6 +60,14 @@ def printed(model: Path, state: Path, measured: dict) -> list[str]:
     done = command("bench", model, "--state-dir", state, *options, *QUICK)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_measuring_ends_at_its_limit_in_whichever_mode(model: Path, tmp_path: Path):
+    done = command("bench", model, "--json", "--state-dir", tmp_path, *ROUGH)
+    assert done.returncode == 0, done.stderr
+    measurement = json.loads(done.stdout)["measurement"]
+    # Where nobody sets a limit it takes five turns with the reference model or more.
+    assert len(measurement["canary_turns"]) == 2
 
 
 def test_bench_prints_the_figures_as_json(measured: dict):

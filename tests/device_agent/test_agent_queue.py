@@ -52,7 +52,7 @@ def queue(tmp_path: Path):
         upload.write(data)
     history = History(tmp_path / HISTORY_FILE)
     measurer = Measurer(
-        MeasuringConfig(worker_python=sys.executable, job_timeout_s=30, gate_limit_s=0),
+        MeasuringConfig(worker_python=sys.executable, job_timeout_s=30, gate_limit_s=0, measure_limit_s=1),
         Baselines(),
         TimedWindow(),
     )
@@ -195,7 +195,9 @@ def test_entries_that_cannot_be_read_are_dropped(tmp_path: Path):
     journal.add("of a mode that is unknown", "bench", b"")
     models = ModelStore(tmp_path / "models", cache_limit_bytes=1 << 20, model_limit_bytes=1 << 20)
     history = History(tmp_path / HISTORY_FILE)
-    config = MeasuringConfig(worker_python=sys.executable, job_timeout_s=30, gate_limit_s=0)
+    config = MeasuringConfig(
+        worker_python=sys.executable, job_timeout_s=30, gate_limit_s=0, measure_limit_s=1
+    )
     measurer = Measurer(config, Baselines(), TimedWindow())
     queue = BenchmarkQueue(measurer=measurer, models=models, history=history, journal=journal)
     assert queue.jobs() == 0

@@ -181,6 +181,14 @@ def test_sampling_needs_its_time_before_its_cap_counts():
     assert rule.reached
 
 
+def test_sampling_ends_at_a_limit_of_its_own_settled_or_not():
+    series = [100] * 400 + [300] * 400
+    assert not worker.Sampling(FULL, limit_s=5.0).over(series, elapsed_s=4.9)
+    rule = worker.Sampling(FULL, limit_s=5.0)
+    assert rule.over(series, elapsed_s=5.0)
+    assert not rule.reached
+
+
 def test_sampling_of_a_slow_model_takes_six_samples():
     rule = worker.Sampling(SEARCH)
     assert not rule.over([10**11] * 5, elapsed_s=500.0)

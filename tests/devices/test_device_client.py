@@ -54,7 +54,7 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _hurried() -> Iterator[None]:
     """Let agents neither wait for a calm machine nor measure again on a busy one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGENAS_LOCAL_AGENT", "--gate-limit-s 0 --retries 0")
+        patch.setenv("EDGENAS_LOCAL_AGENT", "--gate-limit-s 0 --retries 0 --measure-limit-s 1")
         yield
 
 

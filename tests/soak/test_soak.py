@@ -45,7 +45,8 @@ class Agent:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "device_agent", "serve", "--address", self.address]
-        command += ["--state-dir", str(self.state_dir), "--gate-limit-s", "0", "--retries", "0"]
+        command += ["--state-dir", str(self.state_dir)]
+        command += ["--gate-limit-s", "0", "--retries", "0", "--measure-limit-s", "1"]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [*command, "--exit-on-stdin-eof"],

@@ -48,6 +48,7 @@ class Laboratory:
             "worker_python": sys.executable,
             "job_timeout_s": 120.0,
             "gate_limit_s": 0.0,
+            "measure_limit_s": 1.0,
             "retries": 0,
             "root": self.root,
         }
