@@ -218,6 +218,7 @@ main() {
 
 if [[ ${1-} != --inside ]]; then
     [[ $(id -u) -eq 0 ]] || skip "it needs root, for a chroot"
+    unshare --mount --net --pid --fork --mount-proc true || skip "no namespaces can be made here"
     step "packages: ${packages[*]}" have_packages || skip "the packages ${packages[*]} cannot be had"
     have_emulator || skip "this kernel registers no emulator for arm64"
     step "Debian $suite for arm64" have_debian || skip "debootstrap: $(tail -n 1 "$cache/debootstrap.log")"
