@@ -38,6 +38,8 @@ from device_agent.worker import median
 
 BIG_MODELS = ("mobilenet_v2", "squeezenet1_1", "resnet18")
 SMALL_MODEL = "small"
+# What the agent does unless it is told otherwise; those that tests run are told.
+THOROUGH = ("--gate-limit-s", "120", "--measure-limit-s", "60")
 
 # The loop that anybody would write to time a model by hand.
 BARE_LOOP = """
@@ -161,7 +163,7 @@ def agent(*options: str) -> Iterator[Agent]:
     """Yield a real agent with an empty state, which serves and announces itself as on a board."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        paired_agent(Path(folder), "--announce", "--gate-limit-s", "120", *options) as (running, _),
+        paired_agent(Path(folder), "--announce", *THOROUGH, *options) as (running, _),
     ):
         running.describe()
         yield running

@@ -114,7 +114,7 @@ def main() -> None:
         parser.error("--jobs must be more than --settle")
     looks, seconds, ends = [], [], {}
     with tempfile.TemporaryDirectory() as state, tempfile.TemporaryDirectory() as temporary:
-        limits = ("--gate-limit-s", "0", "--retries", "0")
+        limits = ("--gate-limit-s", "0", "--retries", "0", "--measure-limit-s", "60")
         prefix = ["env", f"TMPDIR={temporary}"]
         with running_agent(Path(state), *limits, prefix=prefix) as agent:
             agent.describe()
