@@ -20,6 +20,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing EdgeNAS and PyTorch into $(VENV); some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[host,dev]'
 	@touch $@
 
@@ -45,6 +46,7 @@ demo: $(STAMP)
 	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home EDGENAS_LOCAL_AGENT='--retries 0 --gate-limit-s 0 --measure-limit-s 2' \
 		$(BIN)/edgenas search --dataset digits --device local --budget 24 --epochs 5 --threads 1 --keep-flagged
 	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home $(BIN)/edgenas generate last --out $(DEMO)/project
+	@echo "look at the run: EDGENAS_HOME=$(DEMO)/home $(BIN)/edgenas front last"
 	@echo "now try: cd $(DEMO)/project && ../../$(BIN)/python train.py --epochs 1"
 
 clean:

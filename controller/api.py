@@ -217,5 +217,10 @@ def _boards(config: SearchConfig, stack: ExitStack) -> dict[str, Board]:
                 f"device {name!r} does not measure energy_mj: {found.energy_absent_reason}; "
                 "search without this objective or constraint"
             )
+        if config.threads > found.logical_cores > 0:
+            raise ConfigurationError(
+                f"threads is {config.threads}, and device {name!r} has {found.logical_cores} cores; "
+                f"expected 1 to {found.logical_cores}, or 0 for its physical cores"
+            )
         boards[name] = Board(bench=client, shares_processor=found.shares_processor)
     return boards

@@ -13,7 +13,7 @@ from controller.codegen.project import Project
 from controller.config import search_config
 from controller.core.errors import NotFoundError
 from controller.core.measurement import Measurement, ModelFormat
-from controller.core.trial import Trial
+from controller.core.trial import Trial, left_out
 from controller.goals import run_objectives
 from controller.models.artifact import export
 from controller.models.module import NetworkModule
@@ -43,9 +43,13 @@ def generate(
         ExportError: If the generated model does not compute what was searched.
     """
     objectives = run_objectives(run)
-    best = front(objectives, store.trials(run.id).trials)
+    trials = store.trials(run.id).trials
+    best = front(objectives, trials)
     if not best:
-        raise NotFoundError(f"run {run.id} has no candidate that meets every constraint; nothing to generate")
+        why = left_out(trials) or "no candidate is complete and meets every constraint"
+        raise NotFoundError(
+            f"run {run.id} has nothing to generate: {why}; `edgenas runs show {run.id}` has them all"
+        )
     trial = select_weighted(best, objectives, weights) if weights else select(best, objectives, preference)
     dataset = DATASET_INFO.validate_python(run.configuration["dataset"])
     config = search_config(run.configuration["config"], f"run {run.id}")

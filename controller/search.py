@@ -277,7 +277,7 @@ class Search:
         enough = disturbed >= _DISTURBED_IN_A_ROW or len(self._unusable) >= _UNUSABLE_IN_A_ROW
         if not enough or any(past.feasible for past in self._told):
             return
-        resume = f"edgenas runs resume {self._run.id}"
+        resume = self._resume_command()
         advice = f"put that right, then go on with `{resume}`"
         if disturbed:
             advice += f", or choose by flagged figures as well: `{resume} --keep-flagged`"
@@ -288,12 +288,20 @@ class Search:
 
     def _nothing_undisturbed(self) -> str:
         last = next(trial for trial in reversed(self._told) if trial.state is TrialState.DISTURBED)
-        budget = f"--budget {2 * self._budget.trials}" if self._budget.trials else "a larger --budget"
+        resume = self._resume_command()
         return (
             f"run {self._run.id} found no network: {left_out(self._told)}, the last one because {last.reason}; "
-            f"calm the device and go on with `edgenas runs resume {self._run.id}` and {budget}, "
-            "or search again with --keep-flagged"
+            f"calm the device and go on with `{resume}`, or choose by flagged figures as well: `{resume} --keep-flagged`"
         )
+
+    def _resume_command(self) -> str:
+        """Return the command that goes on: where the budget is spent, with a larger one, for else it would end at once."""
+        command = f"edgenas runs resume {self._run.id}"
+        if self._window or self._wants_more():
+            return command
+        if self._budget.trials is not None:
+            return f"{command} --budget {2 * self._budget.trials}"
+        return f"{command} --budget {2 * (self._budget.seconds or 0):.0f}s"
 
     def _rejected_in_a_row(self) -> int:
         accepted = (

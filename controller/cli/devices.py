@@ -1,6 +1,7 @@
 """`edgenas devices`."""
 
 import ipaddress
+import logging
 import re
 import shlex
 import time
@@ -13,11 +14,13 @@ import typer
 from controller.cli.options import JsonOption
 from controller.cli.tables import ABSENT, print_json, print_table, say
 from controller.config import home
-from controller.core.errors import EdgeNASError
+from controller.core.errors import ConfigurationError, DeviceUnreachableError, EdgeNASError
 from controller.devices.connect import connected, registry
 from controller.devices.description import DeviceDescription
-from controller.devices.registry import RegisteredDevice
+from controller.devices.registry import LOCAL, RegisteredDevice
 from controller.devices.wheelhouse import INSTALLER, PYTHONS, make_wheelhouse
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(help="The boards that can be measured on.", no_args_is_help=True)
 
@@ -60,15 +63,20 @@ def add(
     if insecure:
         from controller.devices.client import DeviceClient
 
-        with DeviceClient(chosen, full_address, _PATIENCE_S) as client:
-            found = client.describe()
+        try:
+            with DeviceClient(chosen, full_address, _PATIENCE_S) as client:
+                found = client.describe()
+        except DeviceUnreachableError as error:
+            raise DeviceUnreachableError(
+                f"{error}; an agent that has TLS is paired with: leave --insecure out"
+            ) from error
         boards.add(chosen, full_address)
         say(f"added {chosen} at {full_address}, without TLS: {_summary(found)}")
         return
     from controller.devices.pairing import PairingPort
 
     pairing = PairingPort(parse_address(f"{host}:{pairing_port or int(port) + 1}"))
-    credentials, role = pairing.pair(code or typer.prompt("code that the board shows"))
+    credentials, role = pairing.pair(code or _asked_code())
     boards.add(chosen, full_address, credentials)
     say(f"paired with {chosen} at {full_address}, role {role}")
     with connected(chosen, home(), _PATIENCE_S) as client:
@@ -149,6 +157,10 @@ def ping(device: NameArgument) -> None:
 @app.command()
 def remove(device: NameArgument) -> None:
     """Forget a board, and have it forget this host; the board keeps its history."""
+    if device == LOCAL:
+        raise ConfigurationError(
+            f"device {LOCAL!r} is this machine, which needs no registration and cannot be removed"
+        )
     known = registry(home()).find(device)
     told = ""
     if known.paired:
@@ -156,7 +168,12 @@ def remove(device: NameArgument) -> None:
             with connected(device, home(), _PATIENCE_S) as client:
                 client.leave()
         except EdgeNASError as error:
-            told = f"; its agent was not told ({error}): `edgenas-agent clients revoke` does it on the board"
+            logger.info("%s", error)
+            why = "gave no answer" if isinstance(error, DeviceUnreachableError) else "could not be asked"
+            told = (
+                f"; its agent was not told, as it {why}: where the board still lists this host, "
+                "`edgenas-agent clients revoke` there removes it"
+            )
     registry(home()).remove(device)
     say(f"removed {device}{told}")
 
@@ -169,6 +186,16 @@ def rotate(device: NameArgument) -> None:
     say(
         f"{device} knows this host by a new certificate, {registry(home()).credentials(device).read().fingerprint[:16]}"
     )
+
+
+def _asked_code() -> str:
+    try:
+        return str(typer.prompt("code that the board shows"))
+    except typer.Abort:
+        # Whoever interrupts, or has no terminal to be asked at.
+        raise ConfigurationError(
+            "no code was given, and nobody was paired; type what `edgenas-agent pair` shows on the board, or give it with --code"
+        ) from None
 
 
 def _connection(device: RegisteredDevice) -> str:

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a fault of EdgeNAS, 2 a mistake of the user or of the mach
 stopped and can be resumed, 130 interrupted.
 """
 
+import importlib.metadata
 import logging
 import sys
 from typing import Annotated, Any, cast
@@ -34,9 +35,19 @@ app.add_typer(devices.app, name="devices")
 app.add_typer(benchmarks.app, name="benchmarks")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"{_NAME}, version {importlib.metadata.version(_NAME)}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what happens.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
 ) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,

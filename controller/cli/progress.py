@@ -1,6 +1,8 @@
 """A search as it is seen from a terminal, or in a log."""
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -30,12 +32,14 @@ class ProgressDisplay:
         self._objectives = objectives
         self._console = Console(quiet=True) if quiet else console()
         self._live = (
-            Live(console=self._console, transient=True, auto_refresh=False)
+            # Once a second, for the clock: drawing more often might disturb what is measured on this machine.
+            Live(console=self._console, transient=True, refresh_per_second=1, get_renderable=self._drawn_now)
             if self._console.is_terminal
             else None
         )
         self._seen = 0
         self._activity = ""
+        self._latest: tuple[Progress, float] | None = None
         self.run_id: str | None = None
 
     def __enter__(self) -> "ProgressDisplay":
@@ -58,7 +62,8 @@ class ProgressDisplay:
         self.run_id = progress.run_id
         interruption.check()
         if self._live:
-            self._live.update(self._drawn(progress), refresh=True)
+            self._latest = progress, time.monotonic()
+            self._live.refresh()
             return
         for trial in progress.trials[self._seen :]:
             figures = "  ".join(f"{o.key} {figure(o.key, trial.values.get(o.key))}" for o in self._objectives)
@@ -73,6 +78,14 @@ class ProgressDisplay:
 
     def _print(self, line: str) -> None:
         self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+    def _drawn_now(self) -> RenderableType:
+        if self._latest is None:
+            return Text("")
+        progress, since = self._latest
+        passed_s = time.monotonic() - since
+        left_s = None if progress.left_s is None else max(0.0, progress.left_s - passed_s)
+        return self._drawn(replace(progress, elapsed_s=progress.elapsed_s + passed_s, left_s=left_s))
 
     def _drawn(self, progress: Progress) -> RenderableType:
         counts = Table.grid(padding=(0, 3))

@@ -14,6 +14,8 @@ from controller.core.text import printable
 from controller.core.trial import Trial
 
 ABSENT = "–"
+# An id of a trial or a run is shorter, that of a benchmark longer.
+_WHOLE_LETTERS = 32
 
 
 def console() -> Console:
@@ -44,7 +46,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title: str |
     for index, header in enumerate(headers):
         known = [row[index] for row in body if row[index] not in ("", ABSENT)]
         numeric = index > 0 and bool(known) and all(text[0].isdigit() or text[0] == "-" for text in known)
-        made.add_column(header, justify="right" if numeric else "left", no_wrap=index == 0)
+        # Where there is little room, what is long folds, so that the rest is seen whole.
+        whole = numeric or (index == 0 and all(len(text) <= _WHOLE_LETTERS for text in known))
+        made.add_column(header, justify="right" if numeric else "left", no_wrap=whole, overflow="fold")
     for row in body:
         # As they are: a file may be called [bold].onnx, and a board may say anything.
         made.add_row(*(Text(printable(cell)) for cell in row))
@@ -87,11 +91,12 @@ def _flags(trial: Trial) -> str:
 
 def print_flagged(front: Sequence[Trial]) -> None:
     """Say how many of a front's candidates carry flags, where some do."""
-    flagged = sum(bool(trial.flags) for trial in front)
+    flagged = [trial for trial in front if trial.flags]
     if flagged:
+        device = next(iter(flagged[0].flags))
         say(
-            f"{flagged} of {len(front)} carry flags: their figures stand as measured; "
-            "edgenas benchmarks show tells why"
+            f"{len(flagged)} of {len(front)} carry flags: their figures stand as measured; for the first, "
+            f"`edgenas benchmarks show {flagged[0].measurements[device]} --device {device}` tells why"
         )
 
 

@@ -8,6 +8,7 @@ Source: Abdalla and Pointcheval 2005, "Simple Password-Based Encrypted Key Excha
 import hmac
 import platform
 import queue
+import socket
 import ssl
 from collections.abc import Iterator
 
@@ -43,6 +44,11 @@ class PairingPort:
         try:
             # Nobody vouches for this certificate yet: that is what the code is for.
             self._agent_pem = ssl.get_server_certificate(host_and_port(address), timeout=_CONNECT_LIMIT_S)
+        except socket.gaierror as error:
+            raise DeviceUnreachableError(
+                f"there is no host {address.rpartition(':')[0]!r} ({error.strerror}); check the name, or give the address that "
+                "`edgenas devices discover` or the board itself shows"
+            ) from error
         except OSError as error:
             raise DeviceUnreachableError(
                 f"nobody waits to be paired at {address} ({error.strerror or error}); run `edgenas-agent pair` on the "

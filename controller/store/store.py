@@ -115,13 +115,15 @@ class Store:
             NotFoundError: If there is none, or several.
         """
         known = self.runs()
-        if name == "last" and known:
+        if not known:
+            raise NotFoundError(f"run {name!r} is not there: there are none yet; `edgenas search` starts one")
+        if name == "last":
             return known[0]
         matches = [run for run in known if run.id == name] or [
             run for run in known if name and run.id.startswith(name)
         ]
         if len(matches) != 1:
-            newest = ", ".join(run.id for run in known[:3]) or "none yet"
+            newest = ", ".join(run.id for run in known[:3])
             raise NotFoundError(
                 f"run {name!r} fits {len(matches)} runs; expected an id from `edgenas runs list` (newest: {newest})"
             )

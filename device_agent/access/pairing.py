@@ -119,7 +119,7 @@ class Exchange:
             tries = self._code.tries_left
             raise UnauthenticatedError(
                 "the code is wrong, or somebody stands between the two; "
-                + (f"{tries} tries are left" if tries else "it is locked now, show a new one on the board")
+                + (f"tries left: {tries}" if tries else "it is locked now, show a new one on the board")
             )
         self._code.use_up()
         return hmac.digest(self._key, AGENT_PROOF, "sha256")

@@ -360,7 +360,7 @@ class BenchmarkQueue:
 def unknown(request_id: str) -> BenchmarkNotFoundError:
     """Return the error for a request id that no job or record has."""
     return BenchmarkNotFoundError(
-        f"this agent knows no benchmark with request id '{request_id}'; ListBenchmarks shows those it has"
+        f"this agent knows no benchmark with request id '{request_id}'; `edgenas benchmarks list`, or ListBenchmarks, shows those it has"
     )
 
 

@@ -133,6 +133,8 @@ def serving(config: AgentConfig) -> Iterator[str]:
         write_address(config.state_dir, address)
         queue.start()
         server.start()
+        if admission.clients is not None and not admission.clients.clients():
+            logger.info("no host is paired yet: `edgenas-agent pair` shows a code that lets one in")
         if admission.fingerprint is not None and config.announces(host):
             # Imported where it is needed: it takes memory that a board may not have to spare.
             from device_agent.serving.announcement import announced

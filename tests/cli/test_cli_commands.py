@@ -1,5 +1,6 @@
 """Commands that need no board, run in this process."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from controller.cli.main import app
+from controller.core.errors import ConfigurationError
 from controller.store.store import Store
 
 CONFIGURATION = {
@@ -105,6 +107,17 @@ def test_help_names_every_command() -> None:
 )
 def test_each_command_has_help(command: tuple[str, ...]) -> None:
     assert "--help" in printed(*command, "--help")
+
+
+def test_version_is_that_of_the_installed_package() -> None:
+    assert printed("--version") == f"edgenas, version {importlib.metadata.version('edgenas')}\n"
+
+
+def test_this_machine_cannot_be_removed(home: Path) -> None:
+    result = CliRunner().invoke(app, ["devices", "remove", "local"])
+
+    assert isinstance(result.exception, ConfigurationError)
+    assert "'local' is this machine" in str(result.exception)
 
 
 def test_registered_devices_are_listed_and_removed(home: Path) -> None:

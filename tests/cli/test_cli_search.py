@@ -60,12 +60,13 @@ def test_search_says_how_many_candidates_were_left_out(capsys: pytest.CaptureFix
 
 
 def test_search_marks_and_counts_the_flagged_rows_of_its_front(capsys: pytest.CaptureFixture[str]) -> None:
-    front = [complete(0, flags={"pi4": ("CANARY",)}), complete(1)]
+    front = [complete(0, flags={"pi4": ("CANARY",)}, measurements={"pi4": "run-1-0"}), complete(1)]
 
     says = shown(capsys, front, front)
 
     assert says("CANARY@pi4")
     assert says("1 of 2 carry flags: their figures stand as measured")
+    assert says("`edgenas benchmarks show run-1-0 --device pi4` tells why")
     assert not says("left out")
 
 
@@ -81,7 +82,8 @@ def test_search_in_which_everything_failed_says_why(capsys: pytest.CaptureFixtur
 def test_front_says_what_was_left_out_and_what_is_flagged(home: Path) -> None:
     store = Store(str(home / "edgenas.db"))
     run = store.create_run({"config": CONFIG.model_dump(mode="json")}, {})
-    for trial in (complete(0, flags={"pi4": ("DRIFT",)}), disturbed(1)):
+    flagged = complete(0, flags={"pi4": ("DRIFT",)}, measurements={"pi4": "run-1-0"})
+    for trial in (flagged, disturbed(1)):
         store.save_asked(run.id, trial, b"")
         store.save_told(run.id, trial, b"", 1.0)
     store.close()

@@ -1,4 +1,7 @@
+import io
+
 import pytest
+from rich.console import Console
 
 from controller.cli.progress import _clock
 from controller.cli.tables import ABSENT, figure, print_table, say, table, trial_columns
@@ -33,6 +36,18 @@ def test_names_are_printed_as_they_are_and_never_obeyed(capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     assert ["net[v2].onnx", "\\x1b[2J\\n"] in [line.split() for line in shown.splitlines()]
     assert shown.splitlines()[-1] == "[bold]red\\x1b[31m"
+
+
+def test_narrow_terminal_folds_what_is_long_and_shows_the_rest_whole() -> None:
+    identifier = "20261128-225004-6a58-" + "0123456789abcdef" * 3
+    narrow = Console(width=60, file=io.StringIO())
+
+    narrow.print(table(("benchmark", "median ms", "started"), [(identifier, "12.345", "2026-11-28 22:50")]))
+
+    shown = narrow.file.getvalue()
+    assert "12.345" in shown
+    assert "…" not in shown
+    assert identifier[:20] in shown
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (7384, "2:03:04")])

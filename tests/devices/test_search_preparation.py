@@ -48,3 +48,17 @@ def test_device_that_measures_no_energy_is_found_out_before_the_search(
     )
     assert agent.asked == []
     assert not (home / "edgenas.db").exists()
+
+
+def test_more_threads_than_a_device_has_cores_are_found_out_before_the_search(
+    agent: FakeAgent, home: Path
+) -> None:
+    agent.description = device_pb2.DescribeDeviceResponse(protocol_version=1, logical_cores=2)
+
+    result = CliRunner().invoke(app, ["search", "--dataset", "digits", "--device", "pi4", "--threads", "4"])
+
+    assert isinstance(result.exception, ConfigurationError)
+    assert str(result.exception) == (
+        "threads is 4, and device 'pi4' has 2 cores; expected 1 to 2, or 0 for its physical cores"
+    )
+    assert not (home / "edgenas.db").exists()

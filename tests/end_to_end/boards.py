@@ -67,7 +67,12 @@ class Pairing:
 
 def edgenas(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=LIMIT_S, env=environment(home)
+        command(*arguments),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env=environment(home),
     )
 
 

@@ -1,8 +1,10 @@
 """A board and a host become acquainted, and stay so, with the commands that people type."""
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -63,6 +65,44 @@ def test_keys_are_made_on_each_side_and_read_by_their_owner_alone(paired: tuple[
     assert "CERTIFICATE" in host_certificate
 
 
+def test_host_that_nobody_tells_the_code_says_how_to(board: Board, tmp_path: Path) -> None:
+    with board.pairing() as pairing:
+        asked = edgenas(
+            tmp_path, "devices", "add", board.address, "--name", "pi", "--pairing-port", str(pairing.port)
+        )
+
+    assert asked.returncode == 2
+    assert "no code was given, and nobody was paired" in asked.stderr
+    assert "Traceback" not in asked.stderr
+
+
+def test_second_code_at_one_time_is_refused_as_such(board: Board) -> None:
+    host, _, port = board.address.rpartition(":")
+    with contextlib.ExitStack() as stack:
+        # Where somebody else has the port already, that is as good.
+        with contextlib.suppress(OSError):
+            stack.enter_context(socket.create_server((host, int(port) + 1)))
+        other = board.run("pair")
+
+    assert other.returncode == 2
+    assert "Address already in use" in other.stderr
+    assert "end the `edgenas-agent pair` that may show a code already" in other.stderr
+
+
+def test_host_that_does_not_exist_is_told_from_a_board_that_waits_for_nobody(tmp_path: Path) -> None:
+    done = edgenas(tmp_path, "devices", "add", "board.invalid", "--name", "pi")
+
+    assert done.returncode == 2
+    assert "there is no host 'board.invalid'" in done.stderr
+
+
+def test_board_with_tls_that_is_added_without_says_what_to_leave_out(board: Board, tmp_path: Path) -> None:
+    done = edgenas(tmp_path, "devices", "add", board.address, "--name", "pi", "--insecure")
+
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("an agent that has TLS is paired with: leave --insecure out")
+
+
 def test_code_is_good_for_one_host(board: Board, tmp_path: Path) -> None:
     with board.pairing() as pairing:
         first = pairing.add(tmp_path / "first", "pi")
@@ -95,7 +135,7 @@ def test_guessed_codes_lock_it_for_everyone(board: Board, tmp_path: Path) -> Non
         late = pairing.add(tmp_path / "owner", "pi")
 
     assert [done.returncode for done in tries] == [2] * 5
-    assert "4 tries are left" in tries[0].stderr
+    assert "tries left: 4" in tries[0].stderr
     assert "locked now" in tries[4].stderr
     assert "nobody was paired" in said
     assert pairing.process.returncode == 2

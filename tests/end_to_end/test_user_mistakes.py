@@ -140,7 +140,7 @@ def test_unknown_run_is_named(command: list[str], edgenas: Command) -> None:
     done = edgenas(*command, "20250101")
 
     assert done.returncode == 2
-    assert done.stderr.startswith("edgenas: run '20250101' fits 0 runs")
+    assert done.stderr.startswith("edgenas: run '20250101' is not there: there are none yet")
 
 
 @pytest.mark.slow

@@ -221,9 +221,20 @@ def test_search_whose_budget_ends_without_one_calm_figure_says_so(laboratory: La
     assert str(raised.value) == (
         f"run {run.id} found no network: 3 of 3 candidates were left out, measured under disturbance (NOISE@bench 3), "
         "the last one because flagged in two jobs: NOISE: other processes used 43 % of a core on 'bench'; "
-        f"calm the device and go on with `edgenas runs resume {run.id}` and --budget 6, "
-        "or search again with --keep-flagged"
+        f"calm the device and go on with `edgenas runs resume {run.id} --budget 6`, or choose by flagged figures as "
+        f"well: `edgenas runs resume {run.id} --budget 6 --keep-flagged`"
     )
+
+
+def test_search_that_stops_early_with_its_last_candidate_asks_for_a_larger_budget(
+    laboratory: Laboratory,
+) -> None:
+    laboratory.bench = NoisyBench(flags=lambda _: ("NOISE",))
+    laboratory.budget = "4"
+    run = laboratory.run()
+
+    with pytest.raises(SearchStoppedError, match=f"go on with `edgenas runs resume {run.id} --budget 8`"):
+        laboratory.search(run, random(laboratory)).run()
 
 
 def test_some_calm_figures_let_a_search_outlast_a_long_disturbance(laboratory: Laboratory) -> None:

@@ -112,7 +112,9 @@ def test_beginning_of_several_ids_is_refused(store: Store):
 
 @pytest.mark.parametrize("name", ["", "nothing", "last"])
 def test_unknown_run_is_refused_where_there_is_none(store: Store, name: str):
-    with pytest.raises(NotFoundError, match=rf"run '{name}' fits 0 runs; .*\(newest: none yet\)"):
+    with pytest.raises(
+        NotFoundError, match=f"run '{name}' is not there: there are none yet; `edgenas search`"
+    ):
         store.run(name)
 
 

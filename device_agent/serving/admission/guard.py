@@ -128,10 +128,12 @@ class Guard(grpc.ServerInterceptor):
         # What nobody thought of is nobody's.
         needed = NEEDED_ROLE.get(method)
         if needed is None or caller.role < needed:
-            what = "is open to nobody" if needed is None else f"needs the role {needed.label}"
+            name = method.rpartition("/")[2]
             raise ForbiddenError(
-                f"'{caller.name}' has the role {caller.role.label}, and {method.rpartition('/')[2]} {what}; "
-                "pair it again with `edgenas-agent pair --role` on the board"
+                f"{name} is open to nobody"
+                if needed is None
+                else f"'{caller.name}' has the role {caller.role.label}, and {name} needs the role {needed.label}; "
+                f"pair it again with `edgenas-agent pair --role {needed.label}` on the board"
             )
         return caller
 

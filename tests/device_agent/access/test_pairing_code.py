@@ -64,7 +64,7 @@ def test_codes_are_eight_digits_and_differ():
     ids=["another code", "another certificate of the client", "another certificate of the agent"],
 )
 def test_what_is_not_the_same_on_both_sides_does_not_pair(client: Client):
-    with pytest.raises(UnauthenticatedError, match="4 tries are left"):
+    with pytest.raises(UnauthenticatedError, match="tries left: 4"):
         client.pair(PairingCode(CODE), shown=CLIENT)
 
 
