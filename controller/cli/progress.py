@@ -31,6 +31,8 @@ class ProgressDisplay:
     def __init__(self, objectives: Sequence[Objective], *, quiet: bool = False) -> None:
         self._objectives = objectives
         self._console = Console(quiet=True) if quiet else console()
+        # The display below looks at it as it is made.
+        self._latest: tuple[Progress, float] | None = None
         self._live = (
             # Once a second, for the clock: drawing more often might disturb what is measured on this machine.
             Live(console=self._console, transient=True, refresh_per_second=1, get_renderable=self._drawn_now)
@@ -39,7 +41,6 @@ class ProgressDisplay:
         )
         self._seen = 0
         self._activity = ""
-        self._latest: tuple[Progress, float] | None = None
         self.run_id: str | None = None
 
     def __enter__(self) -> "ProgressDisplay":
