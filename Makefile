@@ -39,8 +39,8 @@ test: $(STAMP)
 arm64: $(STAMP)
 	tests/arm64/run.sh
 
-# One thread, --keep-flagged, no waits, no retries and rough figures: whoever tries the demo does other things meanwhile, and wants to
-# see it end.
+# One thread, --keep-flagged, no waits, no retries and rough figures: whoever tries the demo does other things meanwhile,
+# and wants to see it end.
 demo: $(STAMP)
 	rm -rf $(DEMO)
 	EDGENAS_HOME=$(CURDIR)/$(DEMO)/home EDGENAS_LOCAL_AGENT='--retries 0 --gate-limit-s 0 --measure-limit-s 2' \

@@ -17,8 +17,7 @@ It speaks JSON, an object a line, and waits for the agent's word where the agent
          with the layers of the sandbox that cannot be had here, each with the reason
          or {"event": "unavailable", "message": ...} where the runtime cannot be imported
     in   a job: model_path, threads, cpu_affinity, provider, input_shapes, batch_size, input_data, seed, precision,
-         mode, memory_limit_bytes, time_left_s, canary_path, look, measure_limit_s,
-         profile, energy
+         mode, memory_limit_bytes, time_left_s, canary_path, look, measure_limit_s, profile, energy
     out  {"event": "phase", "phase": "canary" | "load" | "warm_up" | "gate" | "measure" | "energy" | "profile",
           "detail": what is waited for, or ""} at any time
     out  {"event": "settled", "canary_ns": ..., "looked_s": ...}     warm, and running on untimed until the agent answers;

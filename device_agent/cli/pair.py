@@ -69,12 +69,10 @@ def pair(role: str, address: str | None, state_dir: Path) -> None:
                 # What is under way when the port closes must not pair any more.
                 code.end()
         client = service.outcome()
-    except StartupError as error:
-        if address is None and getattr(error.__cause__, "errno", None) == errno.EADDRINUSE:
-            raise Refusal(f"{error}, or end the `edgenas-agent pair` that may show a code already") from error
-        raise Refusal(error) from error
     except AgentError as error:
-        raise Refusal(error) from error
+        taken = address is None and getattr(error.__cause__, "errno", None) == errno.EADDRINUSE
+        hint = ", or end the `edgenas-agent pair` that may show a code already" if taken else ""
+        raise Refusal(f"{error}{hint}") from error
     except KeyboardInterrupt:
         raise Refusal("interrupted; the code is no longer good") from None
     click.echo(

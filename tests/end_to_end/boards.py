@@ -7,11 +7,9 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from command_line import PYTHON, command, environment
+from command_line import PYTHON, ROUGHLY, command, environment
 
 LIMIT_S = 60
-# How calm this machine is, is not what is tested.
-ROUGHLY = ("--gate-limit-s", "0", "--retries", "0", "--measure-limit-s", "1")
 AGENT = str(PYTHON.with_name("edgenas-agent"))
 
 

@@ -12,17 +12,16 @@ from pathlib import Path
 import psutil
 
 PYTHON = Path(sys.executable)
+# What is tested is not how calm this machine is: agents neither wait for that nor try again, nor measure for long.
+ROUGHLY = ("--gate-limit-s", "0", "--retries", "0", "--measure-limit-s", "1")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return this process's environment with another EdgeNAS home.
-
-    What is tested is not how calm this machine is: the agent neither waits for that nor tries again, nor measures for long.
-    """
-    rough = "--gate-limit-s 0 --retries 0 --measure-limit-s 1"
-    return {**os.environ, "EDGENAS_HOME": str(home), "EDGENAS_LOCAL_AGENT": rough, "COLUMNS": "200"}
+    """Return this process's environment with another EdgeNAS home."""
+    told = {"EDGENAS_HOME": str(home), "EDGENAS_LOCAL_AGENT": " ".join(ROUGHLY), "COLUMNS": "200"}
+    return {**os.environ, **told}
 
 
 def command(*arguments: object) -> list[str]:
@@ -82,12 +81,7 @@ def running_agent(
                 address,
                 "--state-dir",
                 str(state_dir),
-                "--gate-limit-s",
-                "0",
-                "--retries",
-                "0",
-                "--measure-limit-s",
-                "1",
+                *ROUGHLY,
             ],
             stdout=subprocess.PIPE,
             stderr=log,

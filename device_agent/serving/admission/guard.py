@@ -127,15 +127,15 @@ class Guard(grpc.ServerInterceptor):
         caller = self._callers.of(context)
         # What nobody thought of is nobody's.
         needed = NEEDED_ROLE.get(method)
-        if needed is None or caller.role < needed:
-            name = method.rpartition("/")[2]
-            raise ForbiddenError(
-                f"{name} is open to nobody"
-                if needed is None
-                else f"'{caller.name}' has the role {caller.role.label}, and {name} needs the role {needed.label}; "
-                f"pair it again with `edgenas-agent pair --role {needed.label}` on the board"
-            )
-        return caller
+        if needed is not None and caller.role >= needed:
+            return caller
+        name = method.rpartition("/")[2]
+        if needed is None:
+            raise ForbiddenError(f"{name} is open to nobody")
+        raise ForbiddenError(
+            f"'{caller.name}' has the role {caller.role.label}, and {name} needs the role {needed.label}; "
+            f"pair it again with `edgenas-agent pair --role {needed.label}` on the board"
+        )
 
     def _checked(self, method: str, behaviour: Behaviour) -> Behaviour:
         @functools.wraps(behaviour)
