@@ -173,10 +173,8 @@ def _search(
     search = Search(
         run=run,
         store=store,
-        space=plan.space,
-        algorithm=algorithm_of(config, plan.space, plan.objectives),
-        objectives=plan.objectives,
-        constraints=plan.constraints,
+        problem=plan.problem,
+        algorithm=algorithm_of(config, plan.problem),
         budget=plan.budget,
         trainer=plan.trainer,
         recipe=plan.recipe,
@@ -190,7 +188,7 @@ def _search(
         run_id=run.id,
         store=store.url,
         front=best,
-        objectives=plan.objectives,
+        objectives=plan.problem.objectives,
         trials=tuple(search.trials),
     )
 

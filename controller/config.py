@@ -63,6 +63,19 @@ class EvolutionConfig(_Section):
     crossover_probability: float = Field(default=0.5, ge=0, le=1)
 
 
+class RegularizedEvolutionConfig(_Section):
+    """How regularized evolution goes about it; see `controller.algorithms.regularized_evolution`."""
+
+    population: int = Field(default=30, ge=2)
+    entrants: int = Field(default=10, ge=1)
+
+
+class LocalConfig(_Section):
+    """How local search goes about it; see `controller.algorithms.local.LocalSearch`."""
+
+    initial: int = Field(default=10, ge=1)
+
+
 class SearchConfig(_Section):
     """One search.
 
@@ -96,6 +109,13 @@ class SearchConfig(_Section):
     training: TrainingConfig = TrainingConfig()
     chain: ChainConfig = ChainConfig()
     evolution: EvolutionConfig = EvolutionConfig()
+    regularized_evolution: RegularizedEvolutionConfig = RegularizedEvolutionConfig()
+    local: LocalConfig = LocalConfig()
+
+    def options_of(self, name: str) -> dict[str, Any]:
+        """Return the section of a space or an algorithm; empty where it has none."""
+        section = getattr(self, name) if name in type(self).model_fields else None
+        return section.model_dump() if isinstance(section, _Section) else {}
 
     @field_validator("device", mode="before")
     @classmethod

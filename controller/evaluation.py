@@ -23,7 +23,7 @@ from controller.core.measurement import (
     MeasurementMode,
     ModelFormat,
 )
-from controller.core.network import Network
+from controller.core.network import Network, analyse
 from controller.core.objective import Constraint, Objective, Source, broken
 from controller.core.options import MeasurementOptions
 from controller.core.trial import Trial, TrialState
@@ -370,15 +370,6 @@ def _why_unknown(metric: str, measurement: Measurement) -> str:
     if metric != "energy_mj":
         return f"{measurement.latency.samples} inferences are too few to tell it"
     return measurement.energy_absent_reason or "it was modelled, not measured"
-
-
-def analyse(network: Network) -> dict[str, float]:
-    """Return the figures that a network's graph tells, by metric name."""
-    return {
-        "params_m": network.parameters / 1e6,
-        "macs_m": network.macs / 1e6,
-        "peak_activation_mb": network.peak_activation_bytes / 1e6,
-    }
 
 
 def devices_named(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> list[str]:

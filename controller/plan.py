@@ -3,7 +3,6 @@
 import logging
 import platform
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,9 +14,8 @@ from pydantic import TypeAdapter
 from controller.algorithms import ALGORITHMS
 from controller.config import SearchConfig, home
 from controller.core.errors import ConfigurationError
-from controller.core.objective import Constraint, Objective
 from controller.core.plugins import find_plugin
-from controller.core.protocols import SearchAlgorithm, SearchSpace
+from controller.core.protocols import Problem, SearchAlgorithm, SearchSpace
 from controller.goals import goals
 from controller.search import Budget
 from controller.spaces import PRESETS, SPACES
@@ -37,12 +35,10 @@ _SMALL_DATASET = 5000  # training images; below, smaller steps and more epochs
 class Plan:
     """Everything a search needs but the devices."""
 
-    objectives: tuple[Objective, ...]
-    constraints: tuple[Constraint, ...]
+    problem: Problem
     budget: Budget
     dataset: Dataset
     recipe: TrainingRecipe
-    space: SearchSpace
     trainer: Trainer
 
 
@@ -67,12 +63,10 @@ def resolve(config: SearchConfig) -> Plan:
     precision = detect_precision(accelerator, dataset.info.image_shape, training.precision)
     logger.info("training on %s in %s", accelerator, str(precision).removeprefix("torch."))
     return Plan(
-        objectives=objectives,
-        constraints=constraints,
+        problem=Problem(space=space_of(config, dataset.info), objectives=objectives, constraints=constraints),
         budget=budget,
         dataset=dataset,
         recipe=_recipe(config, len(dataset.train)),
-        space=space_of(config, dataset.info),
         trainer=Trainer(dataset, accelerator, precision),
     )
 
@@ -85,13 +79,10 @@ def with_absolute_dataset(config: SearchConfig) -> SearchConfig:
     return config.model_copy(update={"dataset": f"{kind}{separator}{Path(path).expanduser().resolve()}"})
 
 
-def algorithm_of(
-    config: SearchConfig, space: SearchSpace, objectives: Sequence[Objective]
-) -> SearchAlgorithm:
+def algorithm_of(config: SearchConfig, problem: Problem) -> SearchAlgorithm:
     """Return the algorithm that a configuration names, at its beginning."""
     factory = find_plugin("algorithms", ALGORITHMS, config.algorithm)
-    options = config.evolution.model_dump() if config.algorithm == "evolution" else {}
-    return factory(space, objectives, config.seed, **options)
+    return factory(problem, config.seed, **config.options_of(config.algorithm))
 
 
 def space_of(config: SearchConfig, dataset: DatasetInfo) -> SearchSpace:
@@ -99,12 +90,11 @@ def space_of(config: SearchConfig, dataset: DatasetInfo) -> SearchSpace:
     if config.preset not in PRESETS:
         raise ConfigurationError(f"preset {config.preset!r} is unknown; expected one of {', '.join(PRESETS)}")
     factory = find_plugin("spaces", SPACES, config.space)
-    options = config.chain.model_dump() if config.space == "chain" else {}
     return factory(
         input_shape=dataset.image_shape,
         classes=len(dataset.classes),
         limits=PRESETS[config.preset],
-        **options,
+        **config.options_of(config.space),
     )
 
 

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError, DeviceError, SearchStoppedError, StoreError
-from controller.core.objective import Constraint, Objective
-from controller.core.protocols import SearchAlgorithm, SearchSpace
+from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.trial import Trial, TrialState, left_out
 from controller.core.waiting import wait_for_any
 from controller.evaluation import Board, Candidate, Evaluator
@@ -90,10 +90,8 @@ class Search:
     Args:
         run: The run that this process works on.
         store: Where everything goes the moment it is known.
-        space: What is searched.
+        problem: What is searched, what is optimised, and what every candidate worth keeping meets.
         algorithm: Asks for candidates; restored from the store where the run is not new.
-        objectives: What is optimised.
-        constraints: What every candidate worth keeping meets.
         budget: When to stop.
         trainer: Trains on the dataset.
         recipe: How candidates are trained.
@@ -108,10 +106,8 @@ class Search:
         *,
         run: Run,
         store: Store,
-        space: SearchSpace,
+        problem: Problem,
         algorithm: SearchAlgorithm,
-        objectives: Sequence[Objective],
-        constraints: Sequence[Constraint],
         budget: Budget,
         trainer: Trainer,
         recipe: TrainingRecipe,
@@ -122,16 +118,16 @@ class Search:
     ) -> None:
         self._run = run
         self._store = store
-        self._space = space
+        self._space = problem.space
         self._algorithm = algorithm
-        self._objectives = tuple(objectives)
+        self._objectives = problem.objectives
         self._budget = budget
         self._on_progress = on_progress
         self._evaluator = Evaluator(
             run_id=run.id,
             store=store,
-            objectives=objectives,
-            constraints=constraints,
+            objectives=problem.objectives,
+            constraints=problem.constraints,
             trainer=trainer,
             recipe=recipe,
             boards=boards,
@@ -178,12 +174,22 @@ class Search:
 
     def _restore(self) -> None:
         saved = self._store.trials(self._run.id)
-        if saved.algorithm_state is not None:
-            self._algorithm.restore(saved.algorithm_state)
         self._told = list(saved.trials[: saved.told])
+        pending = [trial.architecture for trial in saved.trials[saved.told :]]
+        if saved.algorithm_state is not None:
+            self._resume_algorithm(saved.algorithm_state, pending)
         self._asked = dict.fromkeys(trial.id for trial in saved.trials)
         for trial in saved.trials[saved.told :]:
             self._open(trial)
+
+    def _resume_algorithm(self, state: bytes, pending: Sequence[Architecture]) -> None:
+        try:
+            self._algorithm.restore(state, self._told, pending)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"run {self._run.id} was left by another version of its algorithm, whose state this one cannot read; "
+                "start a new search"
+            ) from error
 
     def _search(self) -> None:
         self._fill()

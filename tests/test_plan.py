@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from controller.config import search_config
+from controller.core.protocols import Problem
 from controller.core.trial import Trial, TrialState
 from controller.goals import goals
 from controller.plan import algorithm_of, environment, with_absolute_dataset
@@ -16,7 +17,7 @@ from controller.spaces import ChainSpace
 def test_evolution_keeps_as_many_as_configured() -> None:
     space = ChainSpace(input_shape=(1, 8, 8), classes=10)
     config = search_config({"dataset": "digits", "objectives": ["macs_m"], "evolution": {"population": 3}})
-    algorithm = algorithm_of(config, space, goals(config)[0])
+    algorithm = algorithm_of(config, Problem(space=space, objectives=goals(config)[0]))
     rng = np.random.default_rng(0)
     trials = [
         Trial(

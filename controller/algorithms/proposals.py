@@ -1,24 +1,18 @@
 """What algorithms share: random numbers that can be saved, and never proposing the same twice."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from controller.core.architecture import Architecture
 from controller.core.protocols import Rng
 
 _ATTEMPTS = 200
 
-
-class ProposalState(BaseModel):
-    """A generator and the ids proposed so far, as they are saved."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rng: Mapping[str, Any]
-    proposed: tuple[str, ...]
+RngState = Mapping[str, Any]
+"""State of a generator, ready for JSON."""
 
 
 class Proposals:
@@ -30,10 +24,17 @@ class Proposals:
 
     def __init__(self, seed: int) -> None:
         self.rng: Rng = np.random.default_rng(seed)
-        self._proposed: dict[str, None] = {}
+        self._proposed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._proposed)
+
+    def __contains__(self, architecture: Architecture) -> bool:
+        return architecture.id in self._proposed
+
+    def add(self, architecture: Architecture) -> None:
+        """Count architecture as proposed."""
+        self._proposed.add(architecture.id)
 
     def fresh(self, *draws: Callable[[Rng], Architecture]) -> Architecture | None:
         """Return an architecture never returned before.
@@ -47,16 +48,24 @@ class Proposals:
         for draw in draws:
             for _ in range(_ATTEMPTS):
                 architecture = draw(self.rng)
-                if architecture.id not in self._proposed:
-                    self._proposed[architecture.id] = None
+                if architecture not in self:
+                    self.add(architecture)
                     return architecture
         return None
 
-    def state(self) -> ProposalState:
+    def state(self) -> RngState:
         """Return what `restore` needs."""
-        return ProposalState(rng=self.rng.bit_generator.state, proposed=tuple(self._proposed))
+        return self.rng.bit_generator.state
 
-    def restore(self, state: ProposalState) -> None:
-        """Continue from state."""
-        self.rng.bit_generator.state = dict(state.rng)
-        self._proposed = dict.fromkeys(state.proposed)
+    def restore(self, state: RngState, proposed: Iterable[Architecture]) -> None:
+        """Continue from state, after those were proposed."""
+        self.rng.bit_generator.state = dict(state)
+        self._proposed = {architecture.id for architecture in proposed}
+
+    def dump(self) -> bytes:
+        """Return `state` as the whole state of an algorithm that needs nothing more."""
+        return json.dumps(self.state()).encode()
+
+    def load(self, dumped: bytes, proposed: Iterable[Architecture]) -> None:
+        """Continue from what `dump` returned, after those were proposed."""
+        self.restore(json.loads(dumped), proposed)

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from controller.algorithms.proposals import Proposals, ProposalState
+from controller.algorithms.proposals import Proposals
 from controller.core.architecture import Architecture
-from controller.core.objective import Objective
-from controller.core.protocols import SearchSpace
+from controller.core.protocols import Problem
 from controller.core.trial import Trial
 
 
@@ -13,13 +12,12 @@ class RandomSearch:
     """Samples the space, each architecture once.
 
     Args:
-        space: What to sample.
-        objectives: Not used; random search learns nothing.
+        problem: Whose space to sample.
         seed: Of all random draws.
     """
 
-    def __init__(self, space: SearchSpace, objectives: Sequence[Objective], seed: int) -> None:
-        self._space = space
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self._space = problem.space
         self._proposals = Proposals(seed)
 
     def ask(self, count: int) -> list[Architecture]:
@@ -31,9 +29,9 @@ class RandomSearch:
         """Learn nothing."""
 
     def state(self) -> bytes:
-        """Return the generator's state and what was proposed."""
-        return self._proposals.state().model_dump_json().encode()
+        """Return the generator's state."""
+        return self._proposals.dump()
 
-    def restore(self, state: bytes) -> None:
+    def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
         """Continue from state."""
-        self._proposals.restore(ProposalState.model_validate_json(state))
+        self._proposals.load(state, [*(trial.architecture for trial in told), *pending])

@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from controller.cli import bench, benchmarks, devices, front, generate, interruption, runs, search
+from controller.cli import bench, benchmarks, compare, devices, front, generate, interruption, runs, search
 from controller.core.errors import EdgeNASError, SearchStoppedError
 from controller.core.text import printable
 
@@ -30,6 +30,7 @@ app.command("search")(search.search)
 app.command("front")(front.front)
 app.command("generate")(generate.generate)
 app.command("bench")(bench.bench)
+app.command("compare")(compare.compare)
 app.add_typer(runs.app, name="runs")
 app.add_typer(devices.app, name="devices")
 app.add_typer(benchmarks.app, name="benchmarks")

@@ -206,3 +206,12 @@ class NetworkBuilder:
         if not self._layers:
             raise NetworkError("the network has no layers")
         return Network(input_shape=self.input_shape, layers=tuple(self._layers.values()))
+
+
+def analyse(network: Network) -> dict[str, float]:
+    """Return the figures that a network's graph tells, by metric name."""
+    return {
+        "params_m": network.parameters / 1e6,
+        "macs_m": network.macs / 1e6,
+        "peak_activation_mb": network.peak_activation_bytes / 1e6,
+    }

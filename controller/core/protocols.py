@@ -1,12 +1,14 @@
 """What a search space and a search algorithm are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from controller.core.architecture import Architecture, Choice
 from controller.core.network import Network
+from controller.core.objective import Constraint, Objective
 from controller.core.trial import Trial
 
 Rng = np.random.Generator
@@ -41,13 +43,37 @@ class SearchSpace(Protocol):
         """
         ...
 
+    def figures(self, architecture: Architecture) -> Mapping[str, float]:
+        """Return what is known before an architecture is evaluated, by metric: `macs_m`, `params_m`, `proxy.*`.
+
+        Raises:
+            SpaceError: If architecture is not of this space.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What a search is about.
+
+    Attributes:
+        space: What may be proposed.
+        objectives: What is optimised.
+        constraints: What every candidate worth keeping meets.
+    """
+
+    space: SearchSpace
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+
 
 @runtime_checkable
 class SearchAlgorithm(Protocol):
     """Proposes architectures and learns from what became of them.
 
     `tell` receives finished trials in the order in which they were asked for, each once; an algorithm
-    that was restored from its state goes on exactly as if it had never stopped.
+    that was restored goes on exactly as if it had never stopped. What it was told is kept by whoever told it,
+    and comes back with its state: the state itself stays small.
     """
 
     def ask(self, count: int) -> list[Architecture]:
@@ -59,9 +85,15 @@ class SearchAlgorithm(Protocol):
         ...
 
     def state(self) -> bytes:
-        """Return everything that `restore` needs to continue."""
+        """Return what `restore` needs besides what the algorithm was told."""
         ...
 
-    def restore(self, state: bytes) -> None:
-        """Continue from what `state` returned, on an algorithm built with the same arguments."""
+    def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
+        """Continue from what `state` returned, on an algorithm built with the same arguments.
+
+        Args:
+            state: What `state` returned.
+            told: The trials that it had been told of by then, in order.
+            pending: Architectures that it had asked for and not been told of, in order.
+        """
         ...

@@ -59,6 +59,16 @@ def ranks(points: FloatArray) -> npt.NDArray[np.int64]:
     return fronts
 
 
+def hypervolume(points: FloatArray, reference: FloatArray) -> float:
+    """Return the volume that points dominate within reference.
+
+    Args:
+        points: Minimised objectives, shape (n_points, n_objectives); those beyond reference count nothing.
+        reference: Shape (n_objectives,).
+    """
+    return float(moocore.hypervolume(points, ref=reference)) if len(points) else 0.0
+
+
 def crowding_distance(points: FloatArray) -> FloatArray:
     """Return each point's crowding distance within one front.
 
@@ -123,5 +133,5 @@ class CoveredVolume:
         if self._reference is None:
             worst = points[: self._settle].max(axis=0)
             self._reference = np.where(worst > self._ideal, worst, self._ideal + 1.0)
-        covered = float(moocore.hypervolume(points, ref=self._reference))
+        covered = hypervolume(points, self._reference)
         return covered / float(np.prod(self._reference - self._ideal))

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from controller.core.architecture import Architecture, Choice, ChoiceValue
 from controller.core.errors import SpaceError
-from controller.core.network import INPUT, Network, NetworkBuilder
+from controller.core.network import INPUT, Network, NetworkBuilder, analyse
 from controller.core.plugins import find_plugin
 from controller.core.primitives import Add, BatchNorm2d, Conv2d, GlobalAvgPool2d, Linear, ReLU, Shape
 from controller.core.protocols import Rng
@@ -157,6 +157,14 @@ class ChainSpace:
         """
         self._check(architecture)
         return self._network(self._canonical(self._slots(architecture)))
+
+    def figures(self, architecture: Architecture) -> Mapping[str, float]:
+        """Return what the network's graph tells.
+
+        Raises:
+            SpaceError: If architecture is not of this space.
+        """
+        return analyse(self.lower(architecture))
 
     def _check(self, architecture: Architecture) -> None:
         for choice in self.choices:

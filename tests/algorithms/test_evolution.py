@@ -6,12 +6,12 @@ import pytest
 from controller.algorithms import Evolution, RandomSearch
 from controller.core.network import Network
 from controller.core.objective import Constraint, Objective
-from controller.core.protocols import SearchAlgorithm
+from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.trial import Trial, TrialState
 from controller.spaces import ChainSpace
 
 SPACE = ChainSpace(input_shape=(3, 16, 16), classes=10, max_layers=6, channels=(8, 16, 32, 64))
-OBJECTIVES = (Objective.parse("accuracy"), Objective.parse("macs_m"))
+PROBLEM = Problem(space=SPACE, objectives=(Objective.parse("accuracy"), Objective.parse("macs_m")))
 
 
 def figures(network: Network) -> dict[str, float]:
@@ -56,8 +56,8 @@ def mean_area(algorithm: Callable[[int], SearchAlgorithm]) -> float:
 
 
 def test_evolution_covers_more_than_random_search():
-    evolution = mean_area(lambda seed: Evolution(SPACE, OBJECTIVES, seed))
-    random = mean_area(lambda seed: RandomSearch(SPACE, OBJECTIVES, seed))
+    evolution = mean_area(lambda seed: Evolution(PROBLEM, seed))
+    random = mean_area(lambda seed: RandomSearch(PROBLEM, seed))
     assert evolution > 1.2 * random
 
 
@@ -66,7 +66,7 @@ def test_evolution_finds_its_way_to_what_is_feasible():
     trials = [
         trial
         for seed in range(3)
-        for trial in enumerate(searched(Evolution(SPACE, OBJECTIVES, seed), 150, constraints))
+        for trial in enumerate(searched(Evolution(PROBLEM, seed), 150, constraints))
     ]
     feasible_early = [trial.feasible for position, trial in trials if position < 30]
     feasible_late = [trial.feasible for position, trial in trials if position >= 120]
@@ -75,26 +75,26 @@ def test_evolution_finds_its_way_to_what_is_feasible():
 
 
 def test_evolution_begins_as_random_search_does():
-    sampled = RandomSearch(SPACE, OBJECTIVES, 0).ask(20)
-    assert Evolution(SPACE, OBJECTIVES, 0).ask(20) == sampled
+    sampled = RandomSearch(PROBLEM, 0).ask(20)
+    assert Evolution(PROBLEM, 0).ask(20) == sampled
 
 
 def test_evolution_samples_as_long_as_it_is_told_of_nothing():
-    sampled = RandomSearch(SPACE, OBJECTIVES, 0).ask(60)
-    assert Evolution(SPACE, OBJECTIVES, 0).ask(60) == sampled
+    sampled = RandomSearch(PROBLEM, 0).ask(60)
+    assert Evolution(PROBLEM, 0).ask(60) == sampled
 
 
 def test_evolution_breeds_once_its_population_is_known():
-    evolution = Evolution(SPACE, OBJECTIVES, 0, population=4)
+    evolution = Evolution(PROBLEM, 0, population=4)
     asked = [trial.architecture for trial in searched(evolution, 8)]
-    sampled = RandomSearch(SPACE, OBJECTIVES, 0).ask(8)
+    sampled = RandomSearch(PROBLEM, 0).ask(8)
     assert asked[:4] == sampled[:4]
     assert set(asked[4:]).isdisjoint(sampled)
 
 
 @pytest.mark.parametrize("unlucky", [TrialState.FAILED, TrialState.REJECTED])
 def test_evolution_breeds_from_the_one_candidate_that_is_feasible(unlucky: TrialState):
-    evolution = Evolution(SPACE, OBJECTIVES, 0, population=2, crossover_probability=0.0)
+    evolution = Evolution(PROBLEM, 0, population=2, crossover_probability=0.0)
     first, second = evolution.ask(2)
     evolution.tell(
         [
@@ -114,7 +114,7 @@ def test_evolution_breeds_from_the_one_candidate_that_is_feasible(unlucky: Trial
 
 
 def test_evolution_lets_the_most_crowded_candidate_go():
-    evolution = Evolution(SPACE, OBJECTIVES, 0, population=3, crossover_probability=0.0)
+    evolution = Evolution(PROBLEM, 0, population=3, crossover_probability=0.0)
     # None dominates another; of the two in the middle the second has its neighbours closer by.
     points = [(0.0, 0.0), (0.1, 1.0), (0.6, 6.0), (1.0, 10.0)]
     asked = evolution.ask(4)

@@ -7,7 +7,7 @@ import pytest
 from controller.algorithms import ALGORITHMS
 from controller.core.architecture import Architecture
 from controller.core.objective import Objective
-from controller.core.protocols import SearchAlgorithm, SearchSpace
+from controller.core.protocols import Problem, SearchAlgorithm, SearchSpace
 from controller.core.trial import Trial, TrialState
 from controller.spaces import ChainSpace
 
@@ -31,7 +31,7 @@ every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
 
 def build(name: str, space: SearchSpace = LARGE, seed: int = 0) -> SearchAlgorithm:
-    return ALGORITHMS[name](space, OBJECTIVES, seed)
+    return ALGORITHMS[name](Problem(space=space, objectives=OBJECTIVES), seed)
 
 
 def outcome(index: int, architecture: Architecture) -> Trial:
@@ -65,6 +65,7 @@ class Session:
 
     algorithm: SearchAlgorithm
     open: list[Trial] = field(default_factory=list)
+    told: list[Trial] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
     def step(self) -> None:
@@ -73,7 +74,13 @@ class Session:
             self.open.append(outcome(len(self.asked), architecture))
             self.asked.append(architecture.id)
         else:
-            self.algorithm.tell([self.open.pop(0)])
+            self.told.append(self.open.pop(0))
+            self.algorithm.tell(self.told[-1:])
+
+    def go_on_with(self, algorithm: SearchAlgorithm) -> None:
+        """Have another process go on."""
+        algorithm.restore(self.algorithm.state(), self.told, [trial.architecture for trial in self.open])
+        self.algorithm = algorithm
 
 
 def session(name: str, *, steps: int, seed: int = 0, interrupted: bool = False) -> Session:
@@ -82,8 +89,7 @@ def session(name: str, *, steps: int, seed: int = 0, interrupted: bool = False) 
     for _ in range(steps):
         current.step()
         if interrupted:
-            current.algorithm, state = build(name, seed=seed), current.algorithm.state()
-            current.algorithm.restore(state)
+            current.go_on_with(build(name, seed=seed))
     return current
 
 
@@ -104,10 +110,10 @@ def test_algorithm_interrupted_after_every_step_goes_on_as_if_it_had_not_been(na
 
 @every_algorithm
 def test_algorithm_state_is_what_it_was_restored_from(name: str):
-    state = session(name, steps=120).algorithm.state()
-    restored = build(name)
-    restored.restore(state)
-    assert restored.state() == state
+    current = session(name, steps=120)
+    state = current.algorithm.state()
+    current.go_on_with(build(name))
+    assert current.algorithm.state() == state
 
 
 @every_algorithm

@@ -16,7 +16,7 @@ from controller.core.measurement import (
 )
 from controller.core.objective import Constraint, Objective
 from controller.core.options import MeasurementOptions
-from controller.core.protocols import SearchAlgorithm
+from controller.core.protocols import Problem, SearchAlgorithm
 from controller.evaluation import Board
 from controller.search import Budget, Search
 from controller.spaces import ChainSpace
@@ -105,16 +105,22 @@ class Laboratory:
         """Return a new run."""
         return self.store.create_run({"config": {}}, {})
 
+    @property
+    def problem(self) -> Problem:
+        """What searches of this laboratory are about."""
+        return Problem(
+            space=self.space,
+            objectives=tuple(Objective.parse(text, DEVICE) for text in self.objectives),
+            constraints=tuple(Constraint.parse(text, DEVICE) for text in self.constraints),
+        )
+
     def search(self, run: Run, algorithm: SearchAlgorithm | None = None, **changes: object) -> Search:
         """Return a search of this laboratory."""
-        objectives = [Objective.parse(text, DEVICE) for text in self.objectives]
         arguments = {
             "run": run,
             "store": self.store,
-            "space": self.space,
-            "algorithm": algorithm or Evolution(self.space, objectives, seed=0, population=4),
-            "objectives": objectives,
-            "constraints": [Constraint.parse(text, DEVICE) for text in self.constraints],
+            "problem": self.problem,
+            "algorithm": algorithm or Evolution(self.problem, seed=0, population=4),
             "budget": Budget.parse(self.budget),
             "trainer": self.trainer,
             "recipe": RECIPE,

@@ -29,12 +29,12 @@ class NoisyBench(ScriptedBench):
 
 def first_candidates(laboratory: Laboratory, count: int) -> set[str]:
     """Return the ids of the candidates that a search asks for first."""
-    algorithm = RandomSearch(laboratory.space, [], seed=0)
+    algorithm = RandomSearch(laboratory.problem, seed=0)
     return {Trial(index=0, architecture=asked).id for asked in algorithm.ask(count)}
 
 
 def random(laboratory: Laboratory) -> RandomSearch:
-    return RandomSearch(laboratory.space, [], seed=0)
+    return RandomSearch(laboratory.problem, seed=0)
 
 
 def trials_of(laboratory: Laboratory, run_id: str) -> tuple[Trial, ...]:

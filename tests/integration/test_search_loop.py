@@ -18,7 +18,6 @@ from controller.core.errors import (
 )
 from controller.core.measurement import MeasurementMode
 from controller.core.network import Network
-from controller.core.objective import Objective
 from controller.core.trial import Trial, TrialState
 from controller.evaluation import TEST_ACCURACY
 from controller.search import Budget, Progress
@@ -229,7 +228,7 @@ def test_search_stops_when_no_candidate_meets_a_constraint(laboratory: Laborator
     run = laboratory.run()
 
     with pytest.raises(SearchStoppedError, match=r"last 1000 candidates .* broke a constraint"):
-        laboratory.search(run, RandomSearch(laboratory.space, [], seed=0)).run()
+        laboratory.search(run, RandomSearch(laboratory.problem, seed=0)).run()
 
     assert laboratory.trainer.trained == []
 
@@ -296,7 +295,7 @@ def test_search_ends_when_a_small_space_is_used_up(laboratory: Laboratory) -> No
     laboratory.budget = "50"
     run = laboratory.run()
 
-    laboratory.search(run, Evolution(laboratory.space, [Objective.parse("accuracy")], seed=0)).run()
+    laboratory.search(run, Evolution(laboratory.problem, seed=0)).run()
 
     # Two operations, each at stride 1 and 2.
     assert len(sequence(laboratory, run.id)) == 4

@@ -1,0 +1,232 @@
+"""Algorithms compared on a table: each asks, the table answers, nothing is trained or measured.
+
+The figure is the share of the table's hypervolume that the first n distinct architectures cover. Each objective,
+as one to be minimised, is scaled so that the table's minimum is 0 and its 99th percentile 1; the reference
+point is 1.1 in each.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from controller.algorithms import ALGORITHMS
+from controller.core.architecture import Architecture
+from controller.core.errors import ConfigurationError
+from controller.core.objective import Constraint, Objective, broken
+from controller.core.plugins import find_plugin
+from controller.core.protocols import Problem, SearchAlgorithm
+from controller.core.table import Table
+from controller.core.trial import Trial, TrialState
+from controller.pareto.front import FloatArray, hypervolume, minimised
+from controller.spaces.tabular import TabularSpace
+
+CHECKPOINTS = (25, 50, 100, 200, 400)
+"""Numbers of evaluations at which algorithms are compared."""
+
+_REFERENCE = 1.1
+_SCALE_PERCENTILE = 99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """One run of one algorithm on a table.
+
+    Attributes:
+        hypervolume: Share of the table's hypervolume after each checkpoint.
+        regret: By objective, how far the best of all evaluated is from the table's best, in its unit.
+        seconds_per_ask: Mean time for one architecture, asking and being told, up to each checkpoint.
+    """
+
+    hypervolume: tuple[float, ...]
+    regret: tuple[float, ...]
+    seconds_per_ask: tuple[float, ...]
+
+
+class Replay:
+    """A table ready to be searched.
+
+    Args:
+        table: What became of each architecture. Rows that lack a figure asked for are left out.
+        objectives: What is optimised; columns of the table.
+        constraints: What a row must meet to count.
+
+    Raises:
+        ConfigurationError: If a column is missing or does not vary, or no row meets the constraints.
+    """
+
+    def __init__(
+        self, table: Table, objectives: Sequence[Objective], constraints: Sequence[Constraint] = ()
+    ) -> None:
+        wanted = list(dict.fromkeys([*objectives, *(constraint.objective for constraint in constraints)]))
+        for objective in wanted:
+            if objective.key not in table.figures:
+                raise ConfigurationError(
+                    f"table {table.name} has no column {objective.key!r}; expected one of {', '.join(table.figures)}"
+                )
+        complete = table.where(
+            np.all([np.isfinite(table.figures[objective.key]) for objective in wanted], axis=0)
+        )
+        self.left_out = len(table.architectures) - len(complete.architectures)
+        self._trials = {
+            architecture: _trial(complete, row, [objective.key for objective in wanted], constraints)
+            for row, architecture in enumerate(complete.architectures)
+        }
+        feasible = [trial for trial in self._trials.values() if trial.feasible]
+        if not feasible:
+            raise ConfigurationError(
+                f"no row of table {table.name} meets {', '.join(map(str, constraints)) or 'what was asked'}"
+            )
+        self.problem = Problem(
+            space=TabularSpace(complete), objectives=tuple(objectives), constraints=tuple(constraints)
+        )
+        points = minimised(objectives, list(self._trials.values()))
+        self._low = points.min(axis=0)
+        self._span = np.percentile(points, _SCALE_PERCENTILE, axis=0) - self._low
+        for objective, span in zip(objectives, self._span, strict=True):
+            if not span > 0:
+                raise ConfigurationError(
+                    f"column {objective.key!r} of table {table.name} does not vary; leave it out"
+                )
+        self._best = minimised(objectives, feasible).min(axis=0)
+        self._whole = self._covered(feasible)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def run(
+        self, algorithm: Callable[[Problem, int], SearchAlgorithm], seed: int, checkpoints: Sequence[int]
+    ) -> Replayed:
+        """Return how one algorithm does with one seed; it is told of each architecture before it is asked for the next."""
+        searching = algorithm(self.problem, seed)
+        told: list[Trial] = []
+        seen: set[Architecture] = set()
+        hypervolume_at, seconds_at, spent_s = [], [], 0.0
+        for checkpoint in checkpoints:
+            while len(told) < checkpoint:
+                started = time.perf_counter()
+                asked = [architecture for architecture in searching.ask(1) if architecture not in seen]
+                trials = [self._answer(len(told), architecture) for architecture in asked]
+                searching.tell(trials)
+                spent_s += time.perf_counter() - started
+                if not trials:
+                    break
+                seen.update(asked)
+                told += trials
+            hypervolume_at.append(self._covered(told) / self._whole)
+            seconds_at.append(spent_s / max(1, len(told)))
+        feasible = [trial for trial in told if trial.feasible]
+        best = minimised(self.problem.objectives, feasible).min(axis=0, initial=np.inf)
+        return Replayed(
+            hypervolume=tuple(hypervolume_at),
+            regret=tuple((best - self._best).tolist()),
+            seconds_per_ask=tuple(seconds_at),
+        )
+
+    def _answer(self, index: int, architecture: Architecture) -> Trial:
+        known = self._trials[architecture]
+        return Trial(
+            index=index,
+            architecture=architecture,
+            state=known.state,
+            values=known.values,
+            violation=known.violation,
+            reason=known.reason,
+        )
+
+    def _covered(self, trials: Sequence[Trial]) -> float:
+        feasible = [trial for trial in trials if trial.feasible]
+        scaled: FloatArray = (minimised(self.problem.objectives, feasible) - self._low) / self._span
+        return hypervolume(scaled, np.full(scaled.shape[1], _REFERENCE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """How an algorithm stands after so many evaluations.
+
+    Attributes:
+        evaluations: Distinct architectures evaluated.
+        hypervolume_mean: Share of the table's hypervolume, mean over seeds.
+        hypervolume_std: Its standard deviation over seeds.
+        seconds_per_ask: Mean time for one architecture, asking and being told.
+    """
+
+    evaluations: int
+    hypervolume_mean: float
+    hypervolume_std: float
+    seconds_per_ask: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One algorithm on a table, over several seeds.
+
+    Attributes:
+        algorithm: Its name.
+        checkpoints: How it stands after each number of evaluations.
+        regret: By objective, how far the best found in the end is from the table's best; mean over seeds.
+    """
+
+    algorithm: str
+    checkpoints: tuple[Checkpoint, ...]
+    regret: tuple[float, ...]
+
+
+def compared(replay: Replay, algorithm: str, *, seeds: Sequence[int], evaluations: int) -> Comparison:
+    """Return how an algorithm does on a table.
+
+    Args:
+        replay: The table.
+        algorithm: A name in `controller.algorithms`, or of a plugin.
+        seeds: One run each, at least one.
+        evaluations: Distinct architectures to evaluate in each run; all where the table has fewer.
+
+    Raises:
+        ConfigurationError: If nobody provides the algorithm, or it cannot search a table.
+    """
+    factory = find_plugin("algorithms", ALGORITHMS, algorithm)
+    last = min(evaluations, len(replay))
+    at = [*(checkpoint for checkpoint in CHECKPOINTS if checkpoint < last), last]
+    runs = [replay.run(factory, seed, at) for seed in seeds]
+    covered = np.array([run.hypervolume for run in runs])
+    seconds = np.array([run.seconds_per_ask for run in runs])
+    return Comparison(
+        algorithm=algorithm,
+        checkpoints=tuple(
+            Checkpoint(
+                evaluations=checkpoint,
+                hypervolume_mean=float(covered[:, place].mean()),
+                hypervolume_std=float(covered[:, place].std()),
+                seconds_per_ask=float(seconds[:, place].mean()),
+            )
+            for place, checkpoint in enumerate(at)
+        ),
+        regret=tuple(np.mean([run.regret for run in runs], axis=0).tolist()),
+    )
+
+
+def replayable(problem: Problem) -> list[str]:
+    """Return the names of EdgeNAS's own algorithms that can search this problem without networks."""
+    names = []
+    for name, factory in ALGORITHMS.items():
+        try:
+            factory(problem, 0)
+        except ConfigurationError:
+            continue
+        names.append(name)
+    return names
+
+
+def _trial(table: Table, row: int, keys: Sequence[str], constraints: Sequence[Constraint]) -> Trial:
+    known = {name: float(values[row]) for name, values in table.before_evaluation().items()}
+    values = {**known, **{key: float(table.figures[key][row]) for key in keys}}
+    excess = broken(constraints, values)
+    return Trial(
+        index=row,
+        architecture=table.architectures[row],
+        state=TrialState.REJECTED if excess else TrialState.COMPLETE,
+        values=values,
+        violation=sum(constraint.violation(values) for constraint in excess),
+        reason=", ".join(f"breaks {constraint}" for constraint in excess),
+    )
