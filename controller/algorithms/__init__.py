@@ -9,6 +9,7 @@ from controller.algorithms.evolution import Evolution
 from controller.algorithms.local import LocalSearch
 from controller.algorithms.random import RandomSearch
 from controller.algorithms.regularized_evolution import RegularizedEvolution
+from controller.algorithms.reinforce import Reinforce
 from controller.core.protocols import SearchAlgorithm
 
 AlgorithmFactory = Callable[..., SearchAlgorithm]
@@ -18,6 +19,7 @@ ALGORITHMS: Mapping[str, AlgorithmFactory] = {
     "local": LocalSearch,
     "evolution": Evolution,
     "regularized_evolution": RegularizedEvolution,
+    "reinforce": Reinforce,
 }
 
 __all__ = [

@@ -26,6 +26,9 @@ class Archive:
         self._trials: list[Trial] = []
         self._points: list[FloatArray] = []
         self._violations: list[float] = []
+        self._complete: list[int] = []
+        self._feasible: list[int] = []
+        self._front: list[int] = []
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -41,6 +44,11 @@ class Archive:
                 else np.full(len(self._objectives), np.nan)
             )
             self._violations.append(trial.violation if complete or trial.violation else np.inf)
+            if complete:
+                self._complete.append(len(self._trials) - 1)
+            if trial.feasible:
+                self._feasible.append(len(self._trials) - 1)
+                self._join_front(len(self._trials) - 1)
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -55,16 +63,17 @@ class Archive:
         """Return minimised objectives of complete members, shape (n_members, n_objectives)."""
         return np.array([self._points[member] for member in members]).reshape(-1, len(self._objectives))
 
+    def complete(self) -> IntArray:
+        """Return the members of which every objective is known, shape (n_complete,)."""
+        return np.array(self._complete, dtype=np.int64)
+
     def feasible(self) -> IntArray:
-        """Return the members that are complete and meet every constraint, shape (n_feasible,)."""
-        return np.array(
-            [member for member, trial in enumerate(self._trials) if trial.feasible], dtype=np.int64
-        )
+        """Return the complete members that meet every constraint, shape (n_feasible,)."""
+        return np.array(self._feasible, dtype=np.int64)
 
     def front(self) -> IntArray:
         """Return the feasible members that no other dominates, shape (n_front,)."""
-        feasible = self.feasible()
-        return feasible[non_dominated(self.points(feasible))]
+        return np.array(self._front, dtype=np.int64)
 
     def fittest_first(self, members: Sequence[int]) -> IntArray:
         """Return members ordered: feasible ones by rank, then crowding; then the others, by violation.
@@ -83,6 +92,11 @@ class Archive:
                 inside = np.flatnonzero(rank[feasible] == front)
                 crowding[feasible[inside]] = crowding_distance(points[inside])
         return places[np.lexsort((-crowding, rank, violations))]
+
+    def _join_front(self, member: int) -> None:
+        candidates = [*self._front, member]
+        kept = non_dominated(self.points(candidates))
+        self._front = [candidate for candidate, stays in zip(candidates, kept, strict=True) if stays]
 
 
 def tournament(fittest_first: Sequence[int] | IntArray, entrants: int, rng: Rng) -> int:

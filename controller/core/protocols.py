@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from controller.core.architecture import Architecture, Choice
+from controller.core.architecture import Architecture, Choice, ChoiceValue
 from controller.core.network import Network
 from controller.core.objective import Constraint, Objective
 from controller.core.trial import Trial
@@ -33,6 +33,10 @@ class SearchSpace(Protocol):
 
     def cross(self, first: Architecture, second: Architecture, rng: Rng) -> Architecture:
         """Return a child that keeps contiguous parts of both parents together."""
+        ...
+
+    def compose(self, values: Mapping[str, ChoiceValue]) -> Architecture | None:
+        """Return the architecture that these options make, one for each choice; None where they make none of the space."""
         ...
 
     def lower(self, architecture: Architecture) -> Network:

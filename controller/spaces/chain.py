@@ -131,7 +131,7 @@ class ChainSpace:
 
     def mutate(self, architecture: Architecture, rng: Rng) -> Architecture:
         """Return a neighbour: another operation, width, stride or skip of one layer, or one layer more or less."""
-        slots = self._slots(architecture)
+        slots = self._slots(architecture.values)
         for _ in range(_ATTEMPTS):
             accepted = self._accept(self._mutated(slots, rng))
             if accepted is not None and accepted != architecture:
@@ -140,7 +140,7 @@ class ChainSpace:
 
     def cross(self, first: Architecture, second: Architecture, rng: Rng) -> Architecture:
         """Return a child: a contiguous block of layers of the second parent replaces one of the first."""
-        ours, theirs = self._slots(first), self._slots(second)
+        ours, theirs = self._slots(first.values), self._slots(second.values)
         for _ in range(_ATTEMPTS):
             start, stop = sorted(rng.integers(0, len(ours) + 1, size=2).tolist())
             from_, to = sorted(rng.integers(0, len(theirs) + 1, size=2).tolist())
@@ -149,6 +149,10 @@ class ChainSpace:
                 return accepted
         return first
 
+    def compose(self, values: Mapping[str, ChoiceValue]) -> Architecture | None:
+        """Return the canonical architecture with these values; None where it breaks a limit or has too few layers."""
+        return self._accept(self._slots(values))
+
     def lower(self, architecture: Architecture) -> Network:
         """Return the network: a stem, a block for each layer, a head.
 
@@ -156,7 +160,7 @@ class ChainSpace:
             SpaceError: If a choice is missing or its value is no option of this space.
         """
         self._check(architecture)
-        return self._network(self._canonical(self._slots(architecture)))
+        return self._network(self._canonical(self._slots(architecture.values)))
 
     def figures(self, architecture: Architecture) -> Mapping[str, float]:
         """Return what the network's graph tells.
@@ -177,17 +181,17 @@ class ChainSpace:
             raise SpaceError(
                 f"architecture {architecture.id} has {len(architecture.items)} choices; this space has {len(self.choices)}"
             )
-        if len(self._canonical(self._slots(architecture))) < self.min_layers:
+        if len(self._canonical(self._slots(architecture.values))) < self.min_layers:
             raise SpaceError(
                 f"architecture {architecture.id} has fewer than {self.min_layers} layers left after pruning; expected at least that"
             )
 
-    def _slots(self, architecture: Architecture) -> list[_Slot]:
-        """Return the layers that an architecture names, without the pruned ones behind the last."""
+    def _slots(self, values: Mapping[str, ChoiceValue]) -> list[_Slot]:
+        """Return the layers that values name, without the pruned ones behind the last."""
         slots = []
         for index in range(1, self.max_layers + 1):
             operation, channels, stride, *skips = (
-                architecture[f"layer_{index}.{name}"]
+                values[f"layer_{index}.{name}"]
                 for name in ("operation", "channels", "stride", "skip_1", "skip_2")
             )
             slots.append(

@@ -75,6 +75,11 @@ class TabularSpace:
         distances = self._distances(child.values)
         return self._rows[int(rng.choice(np.flatnonzero(distances == distances.min())))]
 
+    def compose(self, values: Mapping[str, ChoiceValue]) -> Architecture | None:
+        """Return the row with these values; None where there is none."""
+        architecture = Architecture.of(values)
+        return architecture if architecture in self._row_of else None
+
     def lower(self, architecture: Architecture) -> Network:
         """Refuse: nobody knows the networks of a table.
 

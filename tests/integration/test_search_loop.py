@@ -68,7 +68,7 @@ def test_search_measures_and_trains_each_id_once_when_the_algorithm_repeats_itse
 
     run = laboratory.run()
 
-    laboratory.search(run, Stutter(laboratory.space, [], seed=3)).run()
+    laboratory.search(run, Stutter(laboratory.problem, seed=3)).run()
 
     ids = sequence(laboratory, run.id)
     assert len(ids) == len(set(ids)) == 6
@@ -153,7 +153,7 @@ def test_search_tells_in_the_order_asked_whichever_result_comes_first(laboratory
     laboratory.trainer.before = count_training
     laboratory.bench = ScriptedBench(before=lambda _: _require(three_trained.wait(WAIT_S)))
 
-    laboratory.search(laboratory.run(), Listening(laboratory.space, [], seed=0)).run()
+    laboratory.search(laboratory.run(), Listening(laboratory.problem, seed=0)).run()
 
     assert told == [0, 1, 2, 3, 4, 5]
 
