@@ -10,6 +10,7 @@ from controller.algorithms.local import LocalSearch
 from controller.algorithms.random import RandomSearch
 from controller.algorithms.regularized_evolution import RegularizedEvolution
 from controller.algorithms.reinforce import Reinforce
+from controller.algorithms.surrogate import Surrogate
 from controller.core.protocols import SearchAlgorithm
 
 AlgorithmFactory = Callable[..., SearchAlgorithm]
@@ -20,6 +21,7 @@ ALGORITHMS: Mapping[str, AlgorithmFactory] = {
     "evolution": Evolution,
     "regularized_evolution": RegularizedEvolution,
     "reinforce": Reinforce,
+    "surrogate": Surrogate,
 }
 
 __all__ = [

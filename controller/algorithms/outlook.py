@@ -1,0 +1,237 @@
+"""What models expect of architectures that nobody has evaluated: figures, feasibility, hypervolume."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from controller.algorithms.archive import Archive
+from controller.core.architecture import Architecture
+from controller.core.objective import Constraint, Direction, Objective, Source
+from controller.core.protocols import Problem
+from controller.core.trial import TrialState
+from controller.pareto.front import FloatArray
+from controller.pareto.improvement import FreeRegion
+from controller.prediction.encoding import Encoded, Encoder
+from controller.prediction.predictor import Predictor
+
+_ROWS = 400  # that models learn from: their cost grows with the cube
+_FITTEST_ROWS = 300  # of them, where more are known
+_LOOKED_AT = 200  # candidates whose expected improvement is found
+_QUANTILES = norm.ppf((np.arange(16) + 0.5) / 16)
+_REFERENCE = 1.1
+_SCALE_PERCENTILE = 99
+_UNUSABLE = (TrialState.FAILED, TrialState.DISTURBED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scale:
+    """How a figure is modelled: as the logarithm of what it is above a floor, minimised.
+
+    Costs multiply, so their floor is 0. An accuracy saturates: its floor lies beyond the best by as much as
+    the median lies behind, so that differences among the best count and better ones stay conceivable.
+    """
+
+    sign: float
+    floor: float
+
+    @classmethod
+    def of(cls, objective: Objective, values: FloatArray) -> "_Scale":
+        sign = -1.0 if objective.metric.direction is Direction.MAXIMISE else 1.0
+        minimised = sign * values
+        best = float(minimised.min())
+        if sign > 0 and best > 0:
+            return cls(sign=sign, floor=0.0)
+        spread = float(np.median(minimised)) - best or float(minimised.max()) - best or 1.0
+        return cls(sign=sign, floor=best - spread)
+
+    def modelled(self, values: FloatArray) -> FloatArray:
+        logarithms: FloatArray = np.log(np.maximum(self.sign * values - self.floor, 1e-12))
+        return logarithms
+
+    def minimised(self, modelled: FloatArray) -> FloatArray:
+        values: FloatArray = np.exp(modelled) + self.floor
+        return values
+
+
+class Outlook:
+    """Models of every figure that a problem is decided by.
+
+    Args:
+        problem: What is searched, and for what.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._encoder = Encoder(problem.space)
+        decisive = [*problem.objectives, *(constraint.objective for constraint in problem.constraints)]
+        # What analysis tells need not be predicted.
+        self._predicted = {o.key: o for o in decisive if o.metric.source is not Source.ANALYSIS}
+        self._models = {key: Predictor(self._encoder) for key in self._predicted}
+        self._scales: dict[str, _Scale] = {}
+        self._known: dict[str, Mapping[str, float]] = {}
+
+    @property
+    def hyperparameters(self) -> Mapping[str, tuple[tuple[float, ...], ...]]:
+        """Of each model; set them to go on from there."""
+        return {key: model.hyperparameters for key, model in self._models.items()}
+
+    @hyperparameters.setter
+    def hyperparameters(self, values: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        for key, given in values.items():
+            self._models[key].hyperparameters = given
+
+    def learn(self, archive: Archive, *, tune: bool, seed: int) -> None:
+        """Fit every model to what is known.
+
+        Args:
+            archive: What is known.
+            tune: Whether to fit hyperparameters as well.
+            seed: Of what is random in the models.
+        """
+        members = self._rows(archive)
+        rows = self._encode([archive.architecture(member) for member in members])
+        for key, model in self._models.items():
+            values = np.array([self._value(archive, member, key) for member in members])
+            there = np.isfinite(values)
+            if not there.any():
+                continue
+            # A failure teaches to keep away: it counts as the worst that is known.
+            failed = np.array([archive.trials[member].state is TrialState.FAILED for member in members])
+            sign = -1.0 if self._predicted[key].metric.direction is Direction.MAXIMISE else 1.0
+            values[failed] = sign * (sign * values[there]).max()
+            there |= failed
+            self._scales[key] = _Scale.of(self._predicted[key], values[there])
+            model.fit(
+                rows.rows(np.flatnonzero(there)),
+                self._scales[key].modelled(values[there]),
+                tune=tune,
+                seed=seed,
+            )
+
+    def best(
+        self, offered: Sequence[Architecture], archive: Archive, pending: Sequence[Architecture], count: int
+    ) -> list[int]:
+        """Return the places of those offered that are expected to add most hypervolume, best first.
+
+        Args:
+            offered: Architectures to choose from.
+            archive: What is known, and models were fitted to.
+            pending: Architectures that are being evaluated; they are believed to become what is predicted.
+            count: How many at most; each takes those before it for evaluated.
+        """
+        views = [self._forecast(offered), self._forecast(pending) if pending else None]
+        view, awaited = views[0], views[1]
+        assert view is not None
+        known = archive.points(archive.complete())
+        low = known.min(axis=0)
+        span = np.percentile(known, _SCALE_PERCENTILE, axis=0) - low
+        span = np.where(span > 0, span, 1.0)
+        front = (archive.points(archive.front()) - low) / span
+        if awaited is not None:
+            front = np.concatenate([front, (awaited.middle - low) / span])
+        reference = np.full(len(low), _REFERENCE)
+        region = FreeRegion.of(front, reference)
+        hopeful = region.improvement((view.optimistic - low) / span) * view.feasible
+        looked_at = np.argsort(-hopeful, kind="stable")[:_LOOKED_AT]
+        quantiles = (view.quantiles[looked_at] - low[:, None]) / span[:, None]
+        chosen: list[int] = []
+        for _ in range(min(count, len(looked_at))):
+            expected = region.expected_improvement(quantiles) * view.feasible[looked_at]
+            expected[chosen] = -1.0
+            place = int(np.argmax(expected))
+            chosen.append(place)
+            front = np.concatenate([front, ((view.middle[looked_at[place]] - low) / span)[None]])
+            region = FreeRegion.of(front, reference)
+        return [int(looked_at[place]) for place in chosen]
+
+    def _rows(self, archive: Archive) -> list[int]:
+        """Return the members to learn from: the fittest, and of the others as many as fit in, evenly spaced."""
+        usable = [
+            member for member, trial in enumerate(archive.trials) if trial.state is not TrialState.DISTURBED
+        ]
+        if len(usable) <= _ROWS:
+            return usable
+        ordered = archive.fittest_first(usable)
+        others = np.sort(ordered[_FITTEST_ROWS:])
+        spaced = others[np.linspace(0, len(others) - 1, _ROWS - _FITTEST_ROWS).astype(np.int64)]
+        return sorted({*ordered[:_FITTEST_ROWS].tolist(), *spaced.tolist()})
+
+    def _value(self, archive: Archive, member: int, key: str) -> float:
+        trial = archive.trials[member]
+        return trial.values.get(key, np.nan) if trial.state not in _UNUSABLE else np.nan
+
+    def _figures(self, architecture: Architecture) -> Mapping[str, float]:
+        return self._problem.space.figures(architecture)
+
+    def _encode(self, architectures: Sequence[Architecture]) -> Encoded:
+        for architecture in architectures:
+            if architecture.id not in self._known:
+                self._known[architecture.id] = self._figures(architecture)
+        return self._encoder.encode(
+            architectures, [self._known[architecture.id] for architecture in architectures]
+        )
+
+    def _forecast(self, architectures: Sequence[Architecture]) -> "_Forecast":
+        figures = [self._known.get(found.id) or self._figures(found) for found in architectures]
+        rows = self._encoder.encode(architectures, figures)
+        predicted = {key: self._models[key].predict(rows) for key in self._models if key in self._scales}
+        quantiles, optimistic, middle = [], [], []
+        for objective in self._problem.objectives:
+            if objective.key in predicted:
+                mean, deviation = predicted[objective.key]
+                scale = self._scales[objective.key]
+                quantiles.append(scale.minimised(mean[:, None] + deviation[:, None] * _QUANTILES))
+                optimistic.append(scale.minimised(mean - deviation))
+                middle.append(scale.minimised(mean))
+            else:
+                sign = -1.0 if objective.metric.direction is Direction.MAXIMISE else 1.0
+                exact = sign * np.array([known[objective.key] for known in figures])
+                quantiles.append(np.repeat(exact[:, None], len(_QUANTILES), axis=1))
+                optimistic.append(exact)
+                middle.append(exact)
+        feasible = np.ones(len(architectures))
+        for constraint in self._problem.constraints:
+            feasible *= self._chance(constraint, predicted, figures)
+        return _Forecast(
+            quantiles=np.stack(quantiles, axis=1),
+            optimistic=np.stack(optimistic, axis=1),
+            middle=np.stack(middle, axis=1),
+            feasible=feasible,
+        )
+
+    def _chance(
+        self,
+        constraint: Constraint,
+        predicted: Mapping[str, tuple[FloatArray, FloatArray]],
+        figures: Sequence[Mapping[str, float]],
+    ) -> FloatArray:
+        """Return how likely each architecture is to meet a constraint, shape (n,)."""
+        key = constraint.objective.key
+        if key not in predicted:
+            return np.array([float(constraint.violation(known) == 0) for known in figures])
+        mean, deviation = predicted[key]
+        scale = self._scales[key]
+        bound = scale.modelled(np.array([constraint.bound]))[0]
+        # The model minimises: of a figure that is maximised, a bound from below is one from above.
+        below = constraint.upper == (scale.sign > 0)
+        chance: FloatArray = norm.cdf((bound - mean) / deviation if below else (mean - bound) / deviation)
+        return chance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Forecast:
+    """What is expected of architectures, objectives minimised.
+
+    Attributes:
+        quantiles: Equally likely values, shape (n, n_objectives, n_quantiles).
+        optimistic: One deviation better than expected, shape (n, n_objectives).
+        middle: As expected, shape (n, n_objectives).
+        feasible: Chance that every constraint is met, shape (n,).
+    """
+
+    quantiles: FloatArray
+    optimistic: FloatArray
+    middle: FloatArray
+    feasible: FloatArray
