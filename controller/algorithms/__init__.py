@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from controller.algorithms.evolution import Evolution
 from controller.algorithms.local import LocalSearch
+from controller.algorithms.progressive import Progressive
 from controller.algorithms.random import RandomSearch
 from controller.algorithms.regularized_evolution import RegularizedEvolution
 from controller.algorithms.reinforce import Reinforce
@@ -21,6 +22,7 @@ ALGORITHMS: Mapping[str, AlgorithmFactory] = {
     "evolution": Evolution,
     "regularized_evolution": RegularizedEvolution,
     "reinforce": Reinforce,
+    "progressive": Progressive,
     "surrogate": Surrogate,
 }
 
@@ -29,6 +31,7 @@ __all__ = [
     "AlgorithmFactory",
     "Evolution",
     "LocalSearch",
+    "Progressive",
     "RandomSearch",
     "RegularizedEvolution",
 ]

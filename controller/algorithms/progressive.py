@@ -1,0 +1,131 @@
+"""Progressive refinement: a coarse space first, then ever smaller surroundings of the front.
+
+Each scale is searched as long as it pays: one that has not improved the front for a while hands over to the next
+finer one, and the finest, once it is spent, back to a coarser one.
+
+Source: Liu et al. 2018, Progressive neural architecture search, for going from coarse to fine; Mladenović and Hansen
+1997, Variable neighborhood search, for the order of the scales.
+"""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from controller.algorithms.archive import Archive
+from controller.algorithms.proposals import Proposals, RngState
+from controller.core.architecture import Architecture, Choice, ChoiceValue
+from controller.core.protocols import Problem, Rng
+from controller.core.trial import Trial
+
+_COARSE_OPTIONS = 3  # of a choice whose options have an order: its ends and the middle
+_CROSSED = 0.3
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rng: RngState
+    scale: int
+    barren: int
+
+
+class Progressive:
+    """Samples a coarse space, then changes ever fewer choices of the front's members.
+
+    Args:
+        problem: What to search, and for what.
+        seed: Of all random draws.
+        initial: Architectures of the coarse space to begin with.
+        patience: Evaluations without a better front after which a scale hands over.
+    """
+
+    def __init__(self, problem: Problem, seed: int, initial: int = 12, patience: int = 8) -> None:
+        self._space = problem.space
+        self._archive = Archive(problem.objectives)
+        self._proposals = Proposals(seed)
+        self._initial = initial
+        self._patience = patience
+        self._coarse = {choice.name: _coarse(choice) for choice in problem.space.choices}
+        self._scales = _scales(len(problem.space.choices))
+        self._scale = 0
+        self._barren = 0
+
+    def ask(self, count: int) -> list[Architecture]:
+        """Return at most count new architectures."""
+        asked = []
+        for _ in range(count):
+            refining = len(self._proposals) >= self._initial and len(self._archive)
+            draws = (self._refined, self._space.sample) if refining else (self._sampled, self._space.sample)
+            architecture = self._proposals.fresh(*draws)
+            if architecture is not None:
+                asked.append(architecture)
+        return asked
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Note whether the scale still pays."""
+        for trial in trials:
+            before = self._archive.front().tolist()
+            self._archive.add([trial])
+            if len(self._archive) <= self._initial:
+                continue
+            self._barren = self._barren + 1 if self._archive.front().tolist() == before else 0
+            if self._barren >= self._patience:
+                self._scale, self._barren = (self._scale + 1) % len(self._scales), 0
+
+    def state(self) -> bytes:
+        """Return the generator's state, and the scale that is being searched."""
+        return (
+            _State(rng=self._proposals.state(), scale=self._scale, barren=self._barren)
+            .model_dump_json()
+            .encode()
+        )
+
+    def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
+        """Continue from state."""
+        restored = _State.model_validate_json(state)
+        self._archive.add(told)
+        self._proposals.restore(restored.rng, [*(trial.architecture for trial in told), *pending])
+        self._scale, self._barren = restored.scale, restored.barren
+
+    def _sampled(self, rng: Rng) -> Architecture:
+        """Return a random architecture of the coarse space; of the whole one where that has none such."""
+        sampled = self._space.sample(rng)
+        coarse = {name: _nearest(value, self._coarse[name]) for name, value in sampled.items}
+        return self._space.compose(coarse) or sampled
+
+    def _refined(self, rng: Rng) -> Architecture:
+        """Return a member of the front with as many changes as the scale allows, drawn between one and all of them."""
+        members = self._archive.front()
+        if not len(members):
+            members = self._archive.fittest_first(range(len(self._archive)))[:1]
+        found = self._archive.architecture(int(rng.choice(members)))
+        if rng.random() < _CROSSED:
+            found = self._space.cross(found, self._archive.architecture(int(rng.choice(members))), rng)
+        for _ in range(int(rng.integers(1, self._scales[self._scale] + 1))):
+            found = self._space.mutate(found, rng)
+        return found
+
+
+def _scales(choices: int) -> list[int]:
+    """Return how many changes each scale allows: half the choices, half of that, and so on down to one."""
+    scales = [max(1, choices // 2)]
+    while scales[-1] > 1:
+        scales.append(scales[-1] // 2)
+    return scales
+
+
+def _coarse(choice: Choice) -> tuple[ChoiceValue, ...]:
+    """Return the options that a coarse space keeps: all where they have no order."""
+    options = choice.options
+    if len(options) <= _COARSE_OPTIONS or not all(isinstance(option, int) for option in options):
+        return options
+    return options[0], options[len(options) // 2], options[-1]
+
+
+def _nearest(value: ChoiceValue, options: Sequence[ChoiceValue]) -> ChoiceValue:
+    if value in options:
+        return value
+    assert isinstance(value, int)
+    return min(
+        (option for option in options if isinstance(option, int)), key=lambda option: abs(option - value)
+    )
