@@ -14,7 +14,7 @@ from controller.core.trial import TrialState
 from controller.pareto.front import FloatArray
 from controller.pareto.improvement import FreeRegion
 from controller.prediction.encoding import Encoded, Encoder
-from controller.prediction.predictor import Predictor
+from controller.prediction.gaussian_process import GaussianProcess
 
 _ROWS = 400  # that models learn from: their cost grows with the cube
 _FITTEST_ROWS = 300  # of them, where more are known
@@ -22,6 +22,7 @@ _LOOKED_AT = 200  # candidates whose expected improvement is found
 _QUANTILES = norm.ppf((np.arange(16) + 0.5) / 16)
 _REFERENCE = 1.1
 _SCALE_PERCENTILE = 99
+_CACHED = 20_000  # architectures whose numbers are kept
 _UNUSABLE = (TrialState.FAILED, TrialState.DISTURBED)
 
 
@@ -68,30 +69,30 @@ class Outlook:
         decisive = [*problem.objectives, *(constraint.objective for constraint in problem.constraints)]
         # What analysis tells need not be predicted.
         self._predicted = {o.key: o for o in decisive if o.metric.source is not Source.ANALYSIS}
-        self._models = {key: Predictor(self._encoder) for key in self._predicted}
+        options = [len(choice.options) for choice in problem.space.choices]
+        self._models = {key: GaussianProcess(options, self._encoder.figures) for key in self._predicted}
         self._scales: dict[str, _Scale] = {}
-        self._known: dict[str, Mapping[str, float]] = {}
+        self._cache: dict[str, tuple[Encoded, Mapping[str, float]]] = {}
 
     @property
-    def hyperparameters(self) -> Mapping[str, tuple[tuple[float, ...], ...]]:
+    def hyperparameters(self) -> Mapping[str, tuple[float, ...]]:
         """Of each model; set them to go on from there."""
-        return {key: model.hyperparameters for key, model in self._models.items()}
+        return {key: tuple(model.hyperparameters.tolist()) for key, model in self._models.items()}
 
     @hyperparameters.setter
-    def hyperparameters(self, values: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    def hyperparameters(self, values: Mapping[str, Sequence[float]]) -> None:
         for key, given in values.items():
-            self._models[key].hyperparameters = given
+            self._models[key].hyperparameters = np.array(given)
 
-    def learn(self, archive: Archive, *, tune: bool, seed: int) -> None:
+    def learn(self, archive: Archive, *, tune: bool) -> None:
         """Fit every model to what is known.
 
         Args:
             archive: What is known.
             tune: Whether to fit hyperparameters as well.
-            seed: Of what is random in the models.
         """
         members = self._rows(archive)
-        rows = self._encode([archive.architecture(member) for member in members])
+        rows, _ = self._known([archive.architecture(member) for member in members])
         for key, model in self._models.items():
             values = np.array([self._value(archive, member, key) for member in members])
             there = np.isfinite(values)
@@ -103,12 +104,8 @@ class Outlook:
             values[failed] = sign * (sign * values[there]).max()
             there |= failed
             self._scales[key] = _Scale.of(self._predicted[key], values[there])
-            model.fit(
-                rows.rows(np.flatnonzero(there)),
-                self._scales[key].modelled(values[there]),
-                tune=tune,
-                seed=seed,
-            )
+            known = rows.rows(np.flatnonzero(there))
+            model.fit(known.codes, known.figures, self._scales[key].modelled(values[there]), tune=tune)
 
     def best(
         self, offered: Sequence[Architecture], archive: Archive, pending: Sequence[Architecture], count: int
@@ -162,21 +159,25 @@ class Outlook:
         trial = archive.trials[member]
         return trial.values.get(key, np.nan) if trial.state not in _UNUSABLE else np.nan
 
-    def _figures(self, architecture: Architecture) -> Mapping[str, float]:
-        return self._problem.space.figures(architecture)
-
-    def _encode(self, architectures: Sequence[Architecture]) -> Encoded:
-        for architecture in architectures:
-            if architecture.id not in self._known:
-                self._known[architecture.id] = self._figures(architecture)
-        return self._encoder.encode(
-            architectures, [self._known[architecture.id] for architecture in architectures]
-        )
+    def _known(self, architectures: Sequence[Architecture]) -> tuple[Encoded, list[Mapping[str, float]]]:
+        """Return architectures as numbers, and what analysis tells of each: found once for each of them."""
+        if len(self._cache) > _CACHED:
+            self._cache.clear()
+        new = list({found.id: found for found in architectures if found.id not in self._cache}.values())
+        figures = [self._problem.space.figures(found) for found in new]
+        encoded = self._encoder.encode(new, figures)
+        for place, found in enumerate(new):
+            self._cache[found.id] = encoded.rows([place]), figures[place]
+        rows = [self._cache[found.id] for found in architectures]
+        return Encoded.concatenated([row for row, _ in rows]), [known for _, known in rows]
 
     def _forecast(self, architectures: Sequence[Architecture]) -> "_Forecast":
-        figures = [self._known.get(found.id) or self._figures(found) for found in architectures]
-        rows = self._encoder.encode(architectures, figures)
-        predicted = {key: self._models[key].predict(rows) for key in self._models if key in self._scales}
+        rows, figures = self._known(architectures)
+        predicted = {
+            key: self._models[key].predict(rows.codes, rows.figures)
+            for key in self._models
+            if key in self._scales
+        }
         quantiles, optimistic, middle = [], [], []
         for objective in self._problem.objectives:
             if objective.key in predicted:

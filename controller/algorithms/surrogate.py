@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from controller.algorithms.archive import Archive
-from controller.algorithms.candidates import candidates
+from controller.algorithms.candidates import Candidates
 from controller.algorithms.outlook import Outlook
 from controller.algorithms.proposals import Proposals, RngState
 from controller.core.architecture import Architecture, ChoiceValue
@@ -26,7 +26,7 @@ class _State(BaseModel):
     rng: RngState
     queue: tuple[Mapping[str, ChoiceValue], ...]
     tuned_with: int
-    hyperparameters: Mapping[str, tuple[tuple[float, ...], ...]]
+    hyperparameters: Mapping[str, tuple[float, ...]]
 
 
 class Surrogate:
@@ -43,6 +43,7 @@ class Surrogate:
         self._archive = Archive(problem.objectives)
         self._proposals = Proposals(seed)
         self._outlook = Outlook(problem)
+        self._candidates = Candidates(problem.space, seed)
         self._initial = initial
         self._pending: dict[str, Architecture] = {}
         self._queue: list[Architecture] = []
@@ -104,15 +105,14 @@ class Surrogate:
         return None
 
     def _refill(self) -> None:
-        offered = candidates(self._space, self._archive, self._proposals)
+        offered = self._candidates.offered(self._archive, self._proposals)
         if not offered:
             return
         known = len(self._archive)
         tune = known >= _RETUNED_AT * self._tuned_with
         if tune:
             self._tuned_with = known
-        rng = self._proposals.rng
-        self._outlook.learn(self._archive, tune=tune, seed=int(rng.integers(2**31)))
+        self._outlook.learn(self._archive, tune=tune)
         chosen = self._outlook.best(
             offered, self._archive, list(self._pending.values()), max(1, known // _TRIALS_PER_PROPOSAL)
         )
