@@ -5,6 +5,7 @@ Each is called as `algorithm(problem, seed)`, with options of its own by name, a
 
 from collections.abc import Callable, Mapping
 
+from controller.algorithms.ensemble import Ensemble
 from controller.algorithms.evolution import Evolution
 from controller.algorithms.local import LocalSearch
 from controller.algorithms.progressive import Progressive
@@ -24,11 +25,13 @@ ALGORITHMS: Mapping[str, AlgorithmFactory] = {
     "reinforce": Reinforce,
     "progressive": Progressive,
     "surrogate": Surrogate,
+    "ensemble": Ensemble,
 }
 
 __all__ = [
     "ALGORITHMS",
     "AlgorithmFactory",
+    "Ensemble",
     "Evolution",
     "LocalSearch",
     "Progressive",

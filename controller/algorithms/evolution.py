@@ -61,6 +61,7 @@ class Evolution:
         """Let the trials join the population and the worst leave it."""
         newcomers = range(len(self._archive), len(self._archive) + len(trials))
         self._archive.add(trials)
+        self._proposals.add_told(trials)
         fittest = self._archive.fittest_first([*sorted(self._population), *newcomers])
         self._population = fittest[: self._size].tolist()
 

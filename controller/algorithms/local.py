@@ -55,6 +55,7 @@ class LocalSearch:
     def tell(self, trials: Sequence[Trial]) -> None:
         """Remember the trials."""
         self._archive.add(trials)
+        self._proposals.add_told(trials)
 
     def state(self) -> bytes:
         """Return the generator's state, and how far each member was explored."""

@@ -63,6 +63,7 @@ class Progressive:
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Note whether the scale still pays."""
+        self._proposals.add_told(trials)
         for trial in trials:
             before = self._archive.front().tolist()
             self._archive.add([trial])

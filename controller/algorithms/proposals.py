@@ -1,13 +1,14 @@
 """What algorithms share: random numbers that can be saved, and never proposing the same twice."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from controller.core.architecture import Architecture
 from controller.core.protocols import Rng
+from controller.core.trial import Trial
 
 _ATTEMPTS = 200
 
@@ -35,6 +36,10 @@ class Proposals:
     def add(self, architecture: Architecture) -> None:
         """Count architecture as proposed."""
         self._proposed.add(architecture.id)
+
+    def add_told(self, trials: Sequence[Trial]) -> None:
+        """Count what was evaluated as proposed, whoever asked for it."""
+        self._proposed.update(trial.id for trial in trials)
 
     def fresh(self, *draws: Callable[[Rng], Architecture]) -> Architecture | None:
         """Return an architecture never returned before.

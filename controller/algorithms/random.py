@@ -26,7 +26,8 @@ class RandomSearch:
         return [architecture for architecture in drawn if architecture is not None]
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Learn nothing."""
+        """Learn nothing but what is known by now."""
+        self._proposals.add_told(trials)
 
     def state(self) -> bytes:
         """Return the generator's state."""

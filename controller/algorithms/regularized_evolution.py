@@ -51,6 +51,7 @@ class RegularizedEvolution:
     def tell(self, trials: Sequence[Trial]) -> None:
         """Let the trials join the population; the oldest leave it."""
         self._archive.add(trials)
+        self._proposals.add_told(trials)
 
     def state(self) -> bytes:
         """Return the generator's state."""

@@ -110,6 +110,7 @@ class Reinforce:
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Make what was rewarded likelier, trial by trial."""
+        self._proposals.add_told(trials)
         for trial in trials:
             self._archive.add([trial])
             self._learn(len(self._archive) - 1)

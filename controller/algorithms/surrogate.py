@@ -64,6 +64,7 @@ class Surrogate:
     def tell(self, trials: Sequence[Trial]) -> None:
         """Remember the trials; models learn when the next architecture is asked for."""
         self._archive.add(trials)
+        self._proposals.add_told(trials)
         for trial in trials:
             self._pending.pop(trial.id, None)
 

@@ -1,0 +1,174 @@
+"""An ensemble: several algorithms share what is known, and a bandit shares the budget out among them.
+
+Each is told of every trial, whoever asked for it. Who asks next is drawn by how much hypervolume each has lately gained
+per second of evaluation; the box in which it is counted is fixed once the first trials are known.
+
+Source: Auer et al. 2002, The nonstochastic multiarmed bandit problem, for drawing in proportion with a floor; Garivier and
+Moulines 2011, On upper-confidence bound policies for switching bandit problems, for forgetting.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from controller.algorithms.archive import Archive
+from controller.algorithms.evolution import Evolution
+from controller.algorithms.local import LocalSearch
+from controller.algorithms.proposals import Proposals, RngState
+from controller.algorithms.regularized_evolution import RegularizedEvolution
+from controller.algorithms.reinforce import Reinforce
+from controller.algorithms.surrogate import Surrogate
+from controller.core.architecture import Architecture
+from controller.core.protocols import Problem, SearchAlgorithm
+from controller.core.trial import Trial
+from controller.pareto.front import FloatArray, hypervolume
+
+MEMBERS: Mapping[str, Callable[[Problem, int], SearchAlgorithm]] = {
+    "surrogate": Surrogate,
+    "regularized_evolution": RegularizedEvolution,
+    "evolution": Evolution,
+    "local": LocalSearch,
+    "reinforce": Reinforce,
+}
+"""Who may take part, the most sample-efficient first."""
+
+_REPEATED = 10
+_REFERENCE = 1.1
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rng: RngState
+    states: Mapping[str, str]
+    asked_by: Mapping[str, str]
+    gains: Mapping[str, float]
+    costs_s: Mapping[str, float]
+
+
+class Ensemble:
+    """Draws who asks next by what each member has gained.
+
+    Args:
+        problem: What to search, and for what.
+        seed: Of all random draws; members get seeds of their own from it.
+        members: Names in MEMBERS; the first one asks most until more is known.
+        initial: Random architectures to begin with.
+        floor: Share of asks that each member gets at least.
+        memory: Share of a gain that is left after one more trial.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        members: Sequence[str] = ("surrogate", "regularized_evolution", "local"),
+        initial: int = 10,
+        floor: float = 0.05,
+        memory: float = 0.95,
+    ) -> None:
+        self._space = problem.space
+        self._archive = Archive(problem.objectives)
+        self._proposals = Proposals(seed)
+        self._members = {
+            name: MEMBERS[name](problem, int(np.random.default_rng([seed, place]).integers(2**31)))
+            for place, name in enumerate(members)
+        }
+        self._initial = initial
+        self._floor = floor
+        self._memory = memory
+        self._asked_by: dict[str, str] = {}
+        self._gains = dict.fromkeys(self._members, 0.0)
+        self._costs_s = dict.fromkeys(self._members, 0.0)
+
+    def ask(self, count: int) -> list[Architecture]:
+        """Return at most count new architectures: random ones first, then what members ask for."""
+        asked = []
+        for _ in range(count):
+            architecture = self._asked_by_member() if len(self._proposals) >= self._initial else None
+            architecture = architecture or self._proposals.fresh(self._space.sample)
+            if architecture is not None:
+                asked.append(architecture)
+        return asked
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Tell every member, and credit the one that asked with the hypervolume gained and the seconds spent."""
+        self._proposals.add_told(trials)
+        for trial in trials:
+            before = self._covered()
+            self._archive.add([trial])
+            for member in self._members.values():
+                member.tell([trial])
+            asked_by = self._asked_by.pop(trial.id, None)
+            if asked_by is None:
+                continue
+            for name in self._members:
+                self._gains[name] *= self._memory
+                self._costs_s[name] *= self._memory
+            self._gains[asked_by] += max(0.0, self._covered() - before)
+            # A table answers at once: then every trial costs the same.
+            self._costs_s[asked_by] += trial.training_s + trial.measuring_s or 1.0
+
+    def progress(self) -> dict[str, float]:
+        """Return each member's share of the asks to come."""
+        return {f"share.{name}": share for name, share in self._shares().items()}
+
+    def state(self) -> bytes:
+        """Return the generator's state, those of the members, and what each has gained."""
+        return (
+            _State(
+                rng=self._proposals.state(),
+                states={name: member.state().decode() for name, member in self._members.items()},
+                asked_by=self._asked_by,
+                gains=self._gains,
+                costs_s=self._costs_s,
+            )
+            .model_dump_json()
+            .encode()
+        )
+
+    def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
+        """Continue from state."""
+        restored = _State.model_validate_json(state)
+        self._archive.add(told)
+        self._proposals.restore(restored.rng, [*(trial.architecture for trial in told), *pending])
+        self._asked_by = dict(restored.asked_by)
+        self._gains, self._costs_s = dict(restored.gains), dict(restored.costs_s)
+        for name, member in self._members.items():
+            own = [found for found in pending if self._asked_by.get(found.id) == name]
+            member.restore(restored.states[name].encode(), told, own)
+
+    def _asked_by_member(self) -> Architecture | None:
+        """Return something new from the member drawn; None where it has nothing new to say."""
+        shares = self._shares()
+        name = str(self._proposals.rng.choice(list(shares), p=list(shares.values())))
+        for _ in range(_REPEATED):
+            asked = self._members[name].ask(1)
+            if not asked:
+                return None
+            if asked[0] not in self._proposals:
+                self._proposals.add(asked[0])
+                self._asked_by[asked[0].id] = name
+                return asked[0]
+        return None
+
+    def _shares(self) -> dict[str, float]:
+        """Return how likely each member is to ask next: in proportion to its gain per second, above a floor."""
+        # As if each had gained a little in one trial before: the first to find something does not take all at once.
+        cost = sum(self._costs_s.values()) / len(self._costs_s) or 1.0
+        prior = max(sum(self._gains.values()) / len(self._gains), 1e-12)
+        rates = {name: (self._gains[name] + prior) / (self._costs_s[name] + cost) for name in self._members}
+        free = 1.0 - self._floor * len(rates)
+        return {name: self._floor + free * rate / sum(rates.values()) for name, rate in rates.items()}
+
+    def _covered(self) -> float:
+        """Return the hypervolume of the front, in a box that the first trials have fixed; 0 until they are known."""
+        complete = self._archive.complete()
+        if len(complete) < self._initial:
+            return 0.0
+        known = self._archive.points(complete[: self._initial])
+        low = known.min(axis=0)
+        span = np.where(known.max(axis=0) > low, known.max(axis=0) - low, 1.0)
+        scaled: FloatArray = (self._archive.points(self._archive.front()) - low) / span
+        return hypervolume(scaled, np.full(scaled.shape[1], _REFERENCE))
