@@ -12,7 +12,7 @@ from controller.core.trial import Trial, TrialState
 from controller.spaces import ChainSpace
 
 OBJECTIVES = (Objective.parse("accuracy"), Objective.parse("latency_ms@pi4"))
-LARGE = ChainSpace(input_shape=(1, 8, 8), classes=10, channels=(4, 8, 12, 16), stem_channels=4)
+LARGE = ChainSpace(input_shape=(1, 8, 8), classes=10, max_layers=4, channels=(4, 8, 12, 16), stem_channels=4)
 TINY = ChainSpace(
     input_shape=(1, 4, 4),
     classes=2,
@@ -105,7 +105,7 @@ def test_algorithm_with_another_seed_asks_for_something_else(name: str):
 
 @every_algorithm
 def test_algorithm_interrupted_after_every_step_goes_on_as_if_it_had_not_been(name: str):
-    assert session(name, steps=160, interrupted=True).asked == session(name, steps=160).asked
+    assert session(name, steps=90, interrupted=True).asked == session(name, steps=90).asked
 
 
 @every_algorithm
@@ -173,6 +173,20 @@ def test_algorithm_goes_on_where_every_trial_became_the_same(name: str, became: 
         (architecture,) = algorithm.ask(1)
         algorithm.tell([Trial(index=index, architecture=architecture, **became)])
     assert len(algorithm.ask(5)) == 5
+
+
+@every_algorithm
+def test_algorithm_does_not_ask_for_what_it_was_told_of_unasked(name: str):
+    algorithm, other = build(name, TINY), build("random", TINY, seed=7)
+    told = other.ask(TINY_SIZE // 2)
+    for index, architecture in enumerate(told):
+        values = {"accuracy": index / 10, "latency_ms@pi4": 10.0 - index / 3}
+        algorithm.tell(
+            [Trial(index=index, architecture=architecture, state=TrialState.COMPLETE, values=values)]
+        )
+    asked = algorithm.ask(TINY_SIZE)
+    assert asked
+    assert not set(asked) & set(told)
 
 
 @every_algorithm

@@ -1,0 +1,101 @@
+"""Replaying a table."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from example_table import write_table
+
+from controller.algorithms import ALGORITHMS
+from controller.core.errors import ConfigurationError
+from controller.core.objective import Constraint, Objective
+from controller.core.table import read_table
+from controller.replay import Replay, compared
+
+OBJECTIVES = (Objective.parse("accuracy"), Objective.parse("latency_ms@pi4"))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return write_table(tmp_path / "table.csv.gz")
+
+
+def test_whole_table_covers_all_of_its_hypervolume_and_leaves_no_regret(table: Path):
+    replayed = Replay(read_table(table), OBJECTIVES).run(ALGORITHMS["random"], 0, (10, 64))
+    assert replayed.hypervolume[0] < replayed.hypervolume[1] == pytest.approx(1.0)
+    assert replayed.regret == pytest.approx((0.0, 0.0))
+
+
+def test_hypervolume_is_scaled_by_the_tables_minimum_and_99th_percentile(tmp_path: Path):
+    path = tmp_path / "line.csv"
+    # Minima 0; of 101 evenly spaced values the 99th percentile is 99.
+    path.write_text(
+        "choice.a,latency_ms@pi4,energy_mj@pi4\n" + "".join(f"{i},{i},{100 - i}\n" for i in range(101))
+    )
+    objectives = [Objective.parse("latency_ms@pi4"), Objective.parse("energy_mj@pi4")]
+    replay = Replay(read_table(path), objectives)
+    replayed = replay.run(ALGORITHMS["random"], 0, (1,))
+    first = ALGORITHMS["random"](replay.problem, 0).ask(1)[0]["a"]
+    scaled = np.arange(101) / 99
+    steps = np.diff(np.append(scaled[scaled < 1.1], 1.1))
+    whole = (steps * (1.1 - scaled[::-1])[: len(steps)]).sum()
+    assert replayed.hypervolume[0] == pytest.approx((1.1 - first / 99) * (1.1 - (100 - first) / 99) / whole)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_searches_a_table_to_its_end(table: Path, name: str):
+    found = compared(Replay(read_table(table), OBJECTIVES), name, seeds=[0], evaluations=1000)
+    assert [at.evaluations for at in found.checkpoints] == [25, 50, 64]
+    assert found.checkpoints[-1].hypervolume_mean == pytest.approx(1.0)
+    assert found.checkpoints[-1].hypervolume_std == 0.0
+
+
+def test_rows_that_lack_a_figure_are_left_out(tmp_path: Path):
+    path = tmp_path / "gaps.csv"
+    path.write_text("choice.a,accuracy,latency_ms@pi4\n1,90,5\n2,91,\n3,92,7\n4,,8\n")
+    replay = Replay(read_table(path), OBJECTIVES)
+    assert (len(replay), replay.left_out) == (2, 2)
+
+
+def test_what_breaks_a_constraint_does_not_count(table: Path):
+    constraint = Constraint.parse("latency_ms@pi4<=6")
+    free, bound = (Replay(read_table(table), OBJECTIVES, constraints) for constraints in ((), (constraint,)))
+    assert free.run(ALGORITHMS["random"], 0, (64,)).hypervolume == pytest.approx((1.0,))
+    constrained = bound.run(ALGORITHMS["random"], 0, (3, 64))
+    assert constrained.hypervolume[-1] == pytest.approx(1.0)
+    assert constrained.hypervolume[0] < 1.0
+
+
+@pytest.mark.parametrize("name", ["surrogate", "evolution", "ensemble"])
+def test_search_finds_what_meets_a_tight_constraint_sooner_than_at_random(table: Path, name: str):
+    replay = Replay(read_table(table), OBJECTIVES, [Constraint.parse("latency_ms@pi4<=4.2")])
+    means = [
+        compared(replay, algorithm, seeds=range(6), evaluations=25).checkpoints[-1].hypervolume_mean
+        for algorithm in (name, "random")
+    ]
+    assert means[0] > means[1]
+
+
+@pytest.mark.parametrize(
+    ("objectives", "constraints", "message"),
+    [
+        (("latency_ms@pi3",), (), "no column 'latency_ms@pi3'; expected one of .*latency_ms@pi4"),
+        (("accuracy",), ("latency_ms@pi4<=0.5",), "no row of table .* meets latency_ms@pi4<=0.5"),
+    ],
+)
+def test_what_a_table_cannot_answer_is_refused(
+    table: Path, objectives: tuple[str, ...], constraints: tuple[str, ...], message: str
+):
+    with pytest.raises(ConfigurationError, match=message):
+        Replay(
+            read_table(table),
+            [Objective.parse(text) for text in objectives],
+            [Constraint.parse(text) for text in constraints],
+        )
+
+
+def test_column_that_does_not_vary_is_no_objective(tmp_path: Path):
+    path = tmp_path / "flat.csv"
+    path.write_text("choice.a,accuracy,latency_ms@pi4\n1,90,5\n2,91,5\n")
+    with pytest.raises(ConfigurationError, match=r"'latency_ms@pi4' of table flat\.csv does not vary"):
+        Replay(read_table(path), OBJECTIVES)
