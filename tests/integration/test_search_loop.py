@@ -261,7 +261,9 @@ def test_search_confirms_what_it_found_when_nothing_more_meets_a_constraint(labo
 
     run = laboratory.run()
 
-    best = laboratory.search(run, SmallThenLarge(large, [], seed=0), space=Both()).run()
+    both = replace(laboratory.problem, space=Both())
+    algorithm = SmallThenLarge(replace(laboratory.problem, space=large), seed=0)
+    best = laboratory.search(run, algorithm, problem=both).run()
 
     assert [trial.architecture for trial in best] == [small]
     assert TEST_ACCURACY in best[0].values
