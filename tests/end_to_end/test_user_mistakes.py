@@ -38,7 +38,7 @@ MISTAKES = {
     ),
     "unknown algorithm": (
         ["search", "--dataset", "digits", "--device", "local", "--algorithm", "magic"],
-        "algorithms has no 'magic'; expected one of random, evolution",
+        "algorithms has no 'magic'; expected one of random, local, evolution",
     ),
     "unknown preset": (
         ["search", "--dataset", "digits", "--device", "local", "--preset", "toaster"],
