@@ -6,8 +6,8 @@ point is 1.1 in each.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,13 +19,12 @@ from controller.core.plugins import find_plugin
 from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.table import Table
 from controller.core.trial import Trial, TrialState
-from controller.pareto.front import FloatArray, hypervolume, minimised
+from controller.pareto.front import Box, minimised
 from controller.spaces.tabular import TabularSpace
 
 CHECKPOINTS = (25, 50, 100, 200, 400)
 """Numbers of evaluations at which algorithms are compared."""
 
-_REFERENCE = 1.1
 _SCALE_PERCENTILE = 99
 
 
@@ -69,8 +68,14 @@ class Replay:
             np.all([np.isfinite(table.figures[objective.key]) for objective in wanted], axis=0)
         )
         self.left_out = len(table.architectures) - len(complete.architectures)
+        columns = {
+            **complete.before_evaluation(),
+            **{objective.key: complete.figures[objective.key] for objective in wanted},
+        }
         self._trials = {
-            architecture: _trial(complete, row, [objective.key for objective in wanted], constraints)
+            architecture: _trial(
+                architecture, row, {key: float(column[row]) for key, column in columns.items()}, constraints
+            )
             for row, architecture in enumerate(complete.architectures)
         }
         feasible = [trial for trial in self._trials.values() if trial.feasible]
@@ -82,10 +87,10 @@ class Replay:
             space=TabularSpace(complete), objectives=tuple(objectives), constraints=tuple(constraints)
         )
         points = minimised(objectives, list(self._trials.values()))
-        self._low = points.min(axis=0)
-        self._span = np.percentile(points, _SCALE_PERCENTILE, axis=0) - self._low
-        for objective, span in zip(objectives, self._span, strict=True):
-            if not span > 0:
+        self._box = Box.around(points, _SCALE_PERCENTILE)
+        scale = np.percentile(points, _SCALE_PERCENTILE, axis=0)
+        for objective, varies in zip(objectives, scale > self._box.low, strict=True):
+            if not varies:
                 raise ConfigurationError(
                     f"column {objective.key!r} of table {table.name} does not vary; leave it out"
                 )
@@ -107,7 +112,7 @@ class Replay:
             while len(told) < checkpoint:
                 started = time.perf_counter()
                 asked = [architecture for architecture in searching.ask(1) if architecture not in seen]
-                trials = [self._answer(len(told), architecture) for architecture in asked]
+                trials = [replace(self._trials[architecture], index=len(told)) for architecture in asked]
                 searching.tell(trials)
                 spent_s += time.perf_counter() - started
                 if not trials:
@@ -124,21 +129,9 @@ class Replay:
             seconds_per_ask=tuple(seconds_at),
         )
 
-    def _answer(self, index: int, architecture: Architecture) -> Trial:
-        known = self._trials[architecture]
-        return Trial(
-            index=index,
-            architecture=architecture,
-            state=known.state,
-            values=known.values,
-            violation=known.violation,
-            reason=known.reason,
-        )
-
     def _covered(self, trials: Sequence[Trial]) -> float:
         feasible = [trial for trial in trials if trial.feasible]
-        scaled: FloatArray = (minimised(self.problem.objectives, feasible) - self._low) / self._span
-        return hypervolume(scaled, np.full(scaled.shape[1], _REFERENCE))
+        return self._box.covered(minimised(self.problem.objectives, feasible))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,25 +199,13 @@ def compared(replay: Replay, algorithm: str, *, seeds: Sequence[int], evaluation
     )
 
 
-def replayable(problem: Problem) -> list[str]:
-    """Return the names of EdgeNAS's own algorithms that can search this problem without networks."""
-    names = []
-    for name, factory in ALGORITHMS.items():
-        try:
-            factory(problem, 0)
-        except ConfigurationError:
-            continue
-        names.append(name)
-    return names
-
-
-def _trial(table: Table, row: int, keys: Sequence[str], constraints: Sequence[Constraint]) -> Trial:
-    known = {name: float(values[row]) for name, values in table.before_evaluation().items()}
-    values = {**known, **{key: float(table.figures[key][row]) for key in keys}}
+def _trial(
+    architecture: Architecture, index: int, values: Mapping[str, float], constraints: Sequence[Constraint]
+) -> Trial:
     excess = broken(constraints, values)
     return Trial(
-        index=row,
-        architecture=table.architectures[row],
+        index=index,
+        architecture=architecture,
         state=TrialState.REJECTED if excess else TrialState.COMPLETE,
         values=values,
         violation=sum(constraint.violation(values) for constraint in excess),

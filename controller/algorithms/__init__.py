@@ -37,4 +37,6 @@ __all__ = [
     "Progressive",
     "RandomSearch",
     "RegularizedEvolution",
+    "Reinforce",
+    "Surrogate",
 ]

@@ -75,6 +75,11 @@ class Archive:
         """Return the feasible members that no other dominates, shape (n_front,)."""
         return np.array(self._front, dtype=np.int64)
 
+    def centres(self, otherwise: int) -> IntArray:
+        """Return the front, or so many of the fittest where nothing is feasible yet: what to look around."""
+        front = self.front()
+        return front if len(front) else self.fittest_first(range(len(self)))[:otherwise]
+
     def fittest_first(self, members: Sequence[int]) -> IntArray:
         """Return members ordered: feasible ones by rank, then crowding; then the others, by violation.
 

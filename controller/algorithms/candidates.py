@@ -36,9 +36,7 @@ class Candidates:
 
     def offered(self, archive: Archive, proposals: Proposals) -> list[Architecture]:
         """Return architectures that were not proposed, each once: neighbours of the front, and random ones."""
-        members = archive.front()
-        if not len(members):
-            members = archive.fittest_first(range(len(archive)))[:_FITTEST]
+        members = archive.centres(_FITTEST)
         if len(members) > _MOST_MEMBERS:
             members = members[np.linspace(0, len(members) - 1, _MOST_MEMBERS).astype(np.int64)]
         centres = [archive.architecture(int(member)) for member in members]

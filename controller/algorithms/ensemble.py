@@ -10,19 +10,18 @@ Moulines 2011, On upper-confidence bound policies for switching bandit problems,
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from controller.algorithms.archive import Archive
 from controller.algorithms.evolution import Evolution
 from controller.algorithms.local import LocalSearch
-from controller.algorithms.proposals import Proposals, RngState
+from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.algorithms.regularized_evolution import RegularizedEvolution
 from controller.algorithms.reinforce import Reinforce
 from controller.algorithms.surrogate import Surrogate
 from controller.core.architecture import Architecture
 from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.trial import Trial
-from controller.pareto.front import FloatArray, hypervolume
+from controller.pareto.front import Box
 
 MEMBERS: Mapping[str, Callable[[Problem, int], SearchAlgorithm]] = {
     "surrogate": Surrogate,
@@ -34,13 +33,9 @@ MEMBERS: Mapping[str, Callable[[Problem, int], SearchAlgorithm]] = {
 """Who may take part, the most sample-efficient first."""
 
 _REPEATED = 10
-_REFERENCE = 1.1
 
 
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rng: RngState
+class _State(SavedState):
     states: Mapping[str, str]
     asked_by: Mapping[str, str]
     gains: Mapping[str, float]
@@ -53,7 +48,7 @@ class Ensemble:
     Args:
         problem: What to search, and for what.
         seed: Of all random draws; members get seeds of their own from it.
-        members: Names in MEMBERS; the first one asks most until more is known.
+        members: Names in MEMBERS; each asks as often as any other until more is known.
         initial: Random architectures to begin with.
         floor: Share of asks that each member gets at least.
         memory: Share of a gain that is left after one more trial.
@@ -84,13 +79,7 @@ class Ensemble:
 
     def ask(self, count: int) -> list[Architecture]:
         """Return at most count new architectures: random ones first, then what members ask for."""
-        asked = []
-        for _ in range(count):
-            architecture = self._asked_by_member() if len(self._proposals) >= self._initial else None
-            architecture = architecture or self._proposals.fresh(self._space.sample)
-            if architecture is not None:
-                asked.append(architecture)
-        return asked
+        return up_to(count, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Tell every member, and credit the one that asked with the hypervolume gained and the seconds spent."""
@@ -110,34 +99,30 @@ class Ensemble:
             # A table answers at once: then every trial costs the same.
             self._costs_s[asked_by] += trial.training_s + trial.measuring_s or 1.0
 
-    def progress(self) -> dict[str, float]:
-        """Return each member's share of the asks to come."""
-        return {f"share.{name}": share for name, share in self._shares().items()}
-
     def state(self) -> bytes:
         """Return the generator's state, those of the members, and what each has gained."""
-        return (
-            _State(
-                rng=self._proposals.state(),
-                states={name: member.state().decode() for name, member in self._members.items()},
-                asked_by=self._asked_by,
-                gains=self._gains,
-                costs_s=self._costs_s,
-            )
-            .model_dump_json()
-            .encode()
-        )
+        return _State(
+            rng=self._proposals.state(),
+            states={name: member.state().decode() for name, member in self._members.items()},
+            asked_by=self._asked_by,
+            gains=self._gains,
+            costs_s=self._costs_s,
+        ).dump()
 
     def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
         """Continue from state."""
         restored = _State.model_validate_json(state)
         self._archive.add(told)
-        self._proposals.restore(restored.rng, [*(trial.architecture for trial in told), *pending])
+        self._proposals.restore(restored.rng, told, pending)
         self._asked_by = dict(restored.asked_by)
         self._gains, self._costs_s = dict(restored.gains), dict(restored.costs_s)
         for name, member in self._members.items():
             own = [found for found in pending if self._asked_by.get(found.id) == name]
             member.restore(restored.states[name].encode(), told, own)
+
+    def _propose(self) -> Architecture | None:
+        found = self._asked_by_member() if len(self._proposals) >= self._initial else None
+        return found or self._proposals.fresh(self._space.sample)
 
     def _asked_by_member(self) -> Architecture | None:
         """Return something new from the member drawn; None where it has nothing new to say."""
@@ -167,8 +152,5 @@ class Ensemble:
         complete = self._archive.complete()
         if len(complete) < self._initial:
             return 0.0
-        known = self._archive.points(complete[: self._initial])
-        low = known.min(axis=0)
-        span = np.where(known.max(axis=0) > low, known.max(axis=0) - low, 1.0)
-        scaled: FloatArray = (self._archive.points(self._archive.front()) - low) / span
-        return hypervolume(scaled, np.full(scaled.shape[1], _REFERENCE))
+        box = Box.around(self._archive.points(complete[: self._initial]))
+        return box.covered(self._archive.points(self._archive.front()))

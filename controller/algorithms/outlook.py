@@ -8,10 +8,10 @@ from scipy.stats import norm
 
 from controller.algorithms.archive import Archive
 from controller.core.architecture import Architecture
-from controller.core.objective import Constraint, Direction, Objective, Source
+from controller.core.objective import Constraint, Objective, Source
 from controller.core.protocols import Problem
 from controller.core.trial import TrialState
-from controller.pareto.front import FloatArray
+from controller.pareto.front import Box, FloatArray, sign
 from controller.pareto.improvement import FreeRegion
 from controller.prediction.encoding import Encoded, Encoder
 from controller.prediction.gaussian_process import GaussianProcess
@@ -20,7 +20,6 @@ _ROWS = 400  # that models learn from: their cost grows with the cube
 _FITTEST_ROWS = 300  # of them, where more are known
 _LOOKED_AT = 200  # candidates whose expected improvement is found
 _QUANTILES = norm.ppf((np.arange(16) + 0.5) / 16)
-_REFERENCE = 1.1
 _SCALE_PERCENTILE = 99
 _CACHED = 20_000  # architectures whose numbers are kept
 _UNUSABLE = (TrialState.FAILED, TrialState.DISTURBED)
@@ -39,13 +38,13 @@ class _Scale:
 
     @classmethod
     def of(cls, objective: Objective, values: FloatArray) -> "_Scale":
-        sign = -1.0 if objective.metric.direction is Direction.MAXIMISE else 1.0
-        minimised = sign * values
+        by = sign(objective)
+        minimised = by * values
         best = float(minimised.min())
-        if sign > 0 and best > 0:
-            return cls(sign=sign, floor=0.0)
+        if by > 0 and best > 0:
+            return cls(sign=by, floor=0.0)
         spread = float(np.median(minimised)) - best or float(minimised.max()) - best or 1.0
-        return cls(sign=sign, floor=best - spread)
+        return cls(sign=by, floor=best - spread)
 
     def modelled(self, values: FloatArray) -> FloatArray:
         logarithms: FloatArray = np.log(np.maximum(self.sign * values - self.floor, 1e-12))
@@ -100,8 +99,8 @@ class Outlook:
                 continue
             # A failure teaches to keep away: it counts as the worst that is known.
             failed = np.array([archive.trials[member].state is TrialState.FAILED for member in members])
-            sign = -1.0 if self._predicted[key].metric.direction is Direction.MAXIMISE else 1.0
-            values[failed] = sign * (sign * values[there]).max()
+            by = sign(self._predicted[key])
+            values[failed] = by * (by * values[there]).max()
             there |= failed
             self._scales[key] = _Scale.of(self._predicted[key], values[there])
             known = rows.rows(np.flatnonzero(there))
@@ -118,29 +117,23 @@ class Outlook:
             pending: Architectures that are being evaluated; they are believed to become what is predicted.
             count: How many at most; each takes those before it for evaluated.
         """
-        views = [self._forecast(offered), self._forecast(pending) if pending else None]
-        view, awaited = views[0], views[1]
-        assert view is not None
-        known = archive.points(archive.complete())
-        low = known.min(axis=0)
-        span = np.percentile(known, _SCALE_PERCENTILE, axis=0) - low
-        span = np.where(span > 0, span, 1.0)
-        front = (archive.points(archive.front()) - low) / span
-        if awaited is not None:
-            front = np.concatenate([front, (awaited.middle - low) / span])
-        reference = np.full(len(low), _REFERENCE)
-        region = FreeRegion.of(front, reference)
-        hopeful = region.improvement((view.optimistic - low) / span) * view.feasible
+        box = Box.around(archive.points(archive.complete()), _SCALE_PERCENTILE)
+        front = box.scaled(archive.points(archive.front()))
+        if pending:
+            front = np.concatenate([front, box.scaled(self._forecast(pending).middle)])
+        view = self._forecast(offered)
+        region = FreeRegion.of(front, box.reference)
+        hopeful = region.improvement(box.scaled(view.optimistic)) * view.feasible
         looked_at = np.argsort(-hopeful, kind="stable")[:_LOOKED_AT]
-        quantiles = (view.quantiles[looked_at] - low[:, None]) / span[:, None]
+        quantiles = (view.quantiles[looked_at] - box.low[:, None]) / box.span[:, None]
         chosen: list[int] = []
         for _ in range(min(count, len(looked_at))):
+            if chosen:
+                front = np.concatenate([front, box.scaled(view.middle[looked_at[chosen[-1:]]])])
+                region = FreeRegion.of(front, box.reference)
             expected = region.expected_improvement(quantiles) * view.feasible[looked_at]
             expected[chosen] = -1.0
-            place = int(np.argmax(expected))
-            chosen.append(place)
-            front = np.concatenate([front, ((view.middle[looked_at[place]] - low) / span)[None]])
-            region = FreeRegion.of(front, reference)
+            chosen.append(int(np.argmax(expected)))
         return [int(looked_at[place]) for place in chosen]
 
     def _rows(self, archive: Archive) -> list[int]:
@@ -187,8 +180,7 @@ class Outlook:
                 optimistic.append(scale.minimised(mean - deviation))
                 middle.append(scale.minimised(mean))
             else:
-                sign = -1.0 if objective.metric.direction is Direction.MAXIMISE else 1.0
-                exact = sign * np.array([known[objective.key] for known in figures])
+                exact = sign(objective) * np.array([known[objective.key] for known in figures])
                 quantiles.append(np.repeat(exact[:, None], len(_QUANTILES), axis=1))
                 optimistic.append(exact)
                 middle.append(exact)

@@ -9,10 +9,8 @@ Source: Liu et al. 2018, Progressive neural architecture search, for going from 
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
 from controller.algorithms.archive import Archive
-from controller.algorithms.proposals import Proposals, RngState
+from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.core.architecture import Architecture, Choice, ChoiceValue
 from controller.core.protocols import Problem, Rng
 from controller.core.trial import Trial
@@ -21,10 +19,7 @@ _COARSE_OPTIONS = 3  # of a choice whose options have an order: its ends and the
 _CROSSED = 0.3
 
 
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rng: RngState
+class _State(SavedState):
     scale: int
     barren: int
 
@@ -52,14 +47,7 @@ class Progressive:
 
     def ask(self, count: int) -> list[Architecture]:
         """Return at most count new architectures."""
-        asked = []
-        for _ in range(count):
-            refining = len(self._proposals) >= self._initial and len(self._archive)
-            draws = (self._refined, self._space.sample) if refining else (self._sampled, self._space.sample)
-            architecture = self._proposals.fresh(*draws)
-            if architecture is not None:
-                asked.append(architecture)
-        return asked
+        return up_to(count, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Note whether the scale still pays."""
@@ -75,18 +63,18 @@ class Progressive:
 
     def state(self) -> bytes:
         """Return the generator's state, and the scale that is being searched."""
-        return (
-            _State(rng=self._proposals.state(), scale=self._scale, barren=self._barren)
-            .model_dump_json()
-            .encode()
-        )
+        return _State(rng=self._proposals.state(), scale=self._scale, barren=self._barren).dump()
 
     def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
         """Continue from state."""
         restored = _State.model_validate_json(state)
         self._archive.add(told)
-        self._proposals.restore(restored.rng, [*(trial.architecture for trial in told), *pending])
+        self._proposals.restore(restored.rng, told, pending)
         self._scale, self._barren = restored.scale, restored.barren
+
+    def _propose(self) -> Architecture | None:
+        refining = len(self._proposals) >= self._initial and len(self._archive)
+        return self._proposals.fresh(self._refined if refining else self._sampled, self._space.sample)
 
     def _sampled(self, rng: Rng) -> Architecture:
         """Return a random architecture of the coarse space; of the whole one where that has none such."""
@@ -96,9 +84,7 @@ class Progressive:
 
     def _refined(self, rng: Rng) -> Architecture:
         """Return a member of the front with as many changes as the scale allows, drawn between one and all of them."""
-        members = self._archive.front()
-        if not len(members):
-            members = self._archive.fittest_first(range(len(self._archive)))[:1]
+        members = self._archive.centres(1)
         found = self._archive.architecture(int(rng.choice(members)))
         if rng.random() < _CROSSED:
             found = self._space.cross(found, self._archive.architecture(int(rng.choice(members))), rng)

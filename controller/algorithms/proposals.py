@@ -1,10 +1,10 @@
 """What algorithms share: random numbers that can be saved, and never proposing the same twice."""
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from controller.core.architecture import Architecture
 from controller.core.protocols import Rng
@@ -59,18 +59,28 @@ class Proposals:
         return None
 
     def state(self) -> RngState:
-        """Return what `restore` needs."""
+        """Return what `restore` needs besides what was told and is pending."""
         return self.rng.bit_generator.state
 
-    def restore(self, state: RngState, proposed: Iterable[Architecture]) -> None:
+    def restore(self, state: RngState, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
         """Continue from state, after those were proposed."""
         self.rng.bit_generator.state = dict(state)
-        self._proposed = {architecture.id for architecture in proposed}
+        self._proposed = {trial.id for trial in told} | {found.id for found in pending}
+
+
+class SavedState(BaseModel):
+    """What an algorithm saves: the state of its generator, and what its own kind adds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rng: RngState
 
     def dump(self) -> bytes:
-        """Return `state` as the whole state of an algorithm that needs nothing more."""
-        return json.dumps(self.state()).encode()
+        """Return it as bytes, for `model_validate_json`."""
+        return self.model_dump_json().encode()
 
-    def load(self, dumped: bytes, proposed: Iterable[Architecture]) -> None:
-        """Continue from what `dump` returned, after those were proposed."""
-        self.restore(json.loads(dumped), proposed)
+
+def up_to(count: int, propose: Callable[[], Architecture | None]) -> list[Architecture]:
+    """Return what so many calls propose, without those that found nothing."""
+    proposed = (propose() for _ in range(count))
+    return [architecture for architecture in proposed if architecture is not None]

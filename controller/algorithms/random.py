@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from controller.algorithms.proposals import Proposals
+from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.core.architecture import Architecture
 from controller.core.protocols import Problem
 from controller.core.trial import Trial
@@ -22,8 +22,7 @@ class RandomSearch:
 
     def ask(self, count: int) -> list[Architecture]:
         """Return at most count new random architectures."""
-        drawn = (self._proposals.fresh(self._space.sample) for _ in range(count))
-        return [architecture for architecture in drawn if architecture is not None]
+        return up_to(count, lambda: self._proposals.fresh(self._space.sample))
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Learn nothing but what is known by now."""
@@ -31,8 +30,8 @@ class RandomSearch:
 
     def state(self) -> bytes:
         """Return the generator's state."""
-        return self._proposals.dump()
+        return SavedState(rng=self._proposals.state()).dump()
 
     def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
         """Continue from state."""
-        self._proposals.load(state, [*(trial.architecture for trial in told), *pending])
+        self._proposals.restore(SavedState.model_validate_json(state).rng, told, pending)

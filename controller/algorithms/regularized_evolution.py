@@ -7,7 +7,7 @@ tournament is won by rank and crowding, as there are several objectives.
 from collections.abc import Sequence
 
 from controller.algorithms.archive import Archive, tournament
-from controller.algorithms.proposals import Proposals
+from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.core.architecture import Architecture
 from controller.core.protocols import Problem, Rng
 from controller.core.trial import Trial
@@ -39,14 +39,12 @@ class RegularizedEvolution:
             parent = tournament(fittest, self._entrants, rng)
             return self._space.mutate(self._archive.architecture(parent), rng)
 
-        asked = []
-        for _ in range(count):
+        def propose() -> Architecture | None:
             breeding = len(self._proposals) >= self._size and len(youngest) >= 2
             draws = (mutant, self._space.sample) if breeding else (self._space.sample,)
-            architecture = self._proposals.fresh(*draws)
-            if architecture is not None:
-                asked.append(architecture)
-        return asked
+            return self._proposals.fresh(*draws)
+
+        return up_to(count, propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Let the trials join the population; the oldest leave it."""
@@ -55,9 +53,9 @@ class RegularizedEvolution:
 
     def state(self) -> bytes:
         """Return the generator's state."""
-        return self._proposals.dump()
+        return SavedState(rng=self._proposals.state()).dump()
 
     def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
         """Continue from state."""
         self._archive.add(told)
-        self._proposals.load(state, [*(trial.architecture for trial in told), *pending])
+        self._proposals.restore(SavedState.model_validate_json(state).rng, told, pending)

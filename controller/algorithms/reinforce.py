@@ -14,23 +14,23 @@ from enum import Enum
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from controller.algorithms.archive import Archive, IntArray
 from controller.algorithms.policy import Policy
-from controller.algorithms.proposals import Proposals, RngState
-from controller.core.architecture import Architecture
+from controller.algorithms.proposals import Proposals, SavedState, up_to
+from controller.core.architecture import Architecture, option_places
 from controller.core.errors import ConfigurationError
 from controller.core.objective import Constraint, Direction
 from controller.core.protocols import Problem, Rng
 from controller.core.trial import Trial, TrialState
-from controller.pareto.front import FloatArray
+from controller.pareto.front import Box, FloatArray
 
 _ATTEMPTS = 20
 _RESAMPLED = 64
 _IMITATED = 8
 _PENALTY = 2.0  # for each part by which a constraint is broken, where objectives span 1
 _WORST = -2.0
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # that Adam keeps of each parameter
 
 
 class Reward(Enum):
@@ -44,10 +44,7 @@ class Reward(Enum):
     """First objective · (value / target) ** beta."""
 
 
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rng: RngState
+class _State(SavedState):
     weights: dict[str, tuple[float, ...]]
     baseline: float | None
     updates: int
@@ -95,18 +92,10 @@ class Reinforce:
         self._weights: dict[str, FloatArray] = {}
         self._baseline: float | None = None
         self._updates = 0
-        self._latest: dict[str, float] = {}
 
     def ask(self, count: int) -> list[Architecture]:
         """Return at most count new architectures, sampled from the policy."""
-        asked = []
-        for _ in range(count):
-            weights = self._draw_weights(self._proposals.rng)
-            architecture = self._sampled(weights)
-            if architecture is not None:
-                self._weights[architecture.id] = weights
-                asked.append(architecture)
-        return asked
+        return up_to(count, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Make what was rewarded likelier, trial by trial."""
@@ -115,45 +104,44 @@ class Reinforce:
             self._archive.add([trial])
             self._learn(len(self._archive) - 1)
 
-    def progress(self) -> dict[str, float]:
-        """Return the latest trial's reward, the baseline it was compared with, and the policy's entropy."""
-        return dict(self._latest)
-
     def state(self) -> bytes:
         """Return the generator's state, the policy and its optimizer."""
         moments = [
             _packed(torch.cat([self._optimizer.state[p][name].flatten() for p in self._policy.parameters()]))
-            for name in ("exp_avg", "exp_avg_sq")
+            for name in _MOMENTS
             if self._updates
         ]
-        return (
-            _State(
-                rng=self._proposals.state(),
-                weights={name: tuple(weights.tolist()) for name, weights in self._weights.items()},
-                baseline=self._baseline,
-                updates=self._updates,
-                policy=_packed(torch.nn.utils.parameters_to_vector(self._policy.parameters())),
-                moments=tuple(moments),
-            )
-            .model_dump_json()
-            .encode()
-        )
+        return _State(
+            rng=self._proposals.state(),
+            weights={name: tuple(weights.tolist()) for name, weights in self._weights.items()},
+            baseline=self._baseline,
+            updates=self._updates,
+            policy=_packed(torch.nn.utils.parameters_to_vector(self._policy.parameters())),
+            moments=tuple(moments),
+        ).dump()
 
     def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
         """Continue from state."""
         restored = _State.model_validate_json(state)
         self._archive.add(told)
-        self._proposals.restore(restored.rng, [*(trial.architecture for trial in told), *pending])
+        self._proposals.restore(restored.rng, told, pending)
         self._weights = {name: np.array(weights) for name, weights in restored.weights.items()}
         self._baseline, self._updates = restored.baseline, restored.updates
         torch.nn.utils.vector_to_parameters(_unpacked(restored.policy), self._policy.parameters())
-        for name, packed in zip(("exp_avg", "exp_avg_sq"), restored.moments, strict=False):
+        for name, packed in zip(_MOMENTS, restored.moments, strict=False):
             values, start = _unpacked(packed), 0
             for parameter in self._policy.parameters():
                 moment = values[start : start + parameter.numel()].view_as(parameter).clone()
                 self._optimizer.state[parameter][name] = moment
                 self._optimizer.state[parameter]["step"] = torch.tensor(float(restored.updates))
                 start += parameter.numel()
+
+    def _propose(self) -> Architecture | None:
+        weights = self._draw_weights(self._proposals.rng)
+        found = self._sampled(weights)
+        if found is not None:
+            self._weights[found.id] = weights
+        return found
 
     def _draw_weights(self, rng: Rng) -> FloatArray:
         count = len(self._problem.objectives)
@@ -200,7 +188,6 @@ class Reinforce:
         if weights is None:
             weights = self._draw_weights(np.random.default_rng(member))
         reward = self._reward(member, weights)
-        advantage = reward - (reward if self._baseline is None else self._baseline)
         baseline = reward if self._baseline is None else self._baseline
         self._baseline = self._decay * baseline + (1 - self._decay) * reward
         members, all_weights = [member], [weights]
@@ -214,13 +201,12 @@ class Reinforce:
         )
         imitation = likelihood[1:].mean() if len(members) > 1 else torch.zeros(())
         fading = self._entropy_weight * 100 / (100 + self._updates)
-        loss = -(advantage * likelihood[0] + imitation) / encoded.shape[1] - fading * entropy
+        loss = -((reward - baseline) * likelihood[0] + imitation) / encoded.shape[1] - fading * entropy
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._policy.parameters(), 1.0)
         self._optimizer.step()
         self._updates += 1
-        self._latest = {"reward": reward, "baseline": baseline, "policy_entropy": entropy.item()}
 
     def _likelihood(self, encoded: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log-likelihoods, shape (n,), and the mean entropy of a choice."""
@@ -233,10 +219,7 @@ class Reinforce:
 
     def _encoded(self, architectures: Sequence[Architecture]) -> torch.Tensor:
         return torch.tensor(
-            [
-                [choice.options.index(architecture[choice.name]) for choice in self._space.choices]
-                for architecture in architectures
-            ]
+            [option_places(self._space.choices, architecture.values) for architecture in architectures]
         )
 
     def _reward(self, member: int, weights: FloatArray) -> float:
@@ -266,11 +249,8 @@ class Reinforce:
 
     def _gains(self, members: Sequence[int] | IntArray) -> FloatArray:
         """Return objectives scaled to 1 for the best that is known and 0 for the worst tenth; shape (n, n_objectives)."""
-        known = self._archive.points(self._archive.complete())
-        low, high = known.min(axis=0), np.percentile(known, 90, axis=0)
-        points = self._archive.points(members)
-        scaled: FloatArray = np.maximum(-1.0, 1.0 - (points - low) / np.where(high > low, high - low, 1.0))
-        return scaled
+        box = Box.around(self._archive.points(self._archive.complete()), percentile=90)
+        return np.maximum(-1.0, 1.0 - box.scaled(self._archive.points(members)))
 
 
 def _chebyshev(gains: FloatArray, weights: FloatArray) -> FloatArray:

@@ -6,12 +6,10 @@ Ginsbourger et al. 2010, Kriging is well-suited to parallelize optimization, for
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
-
 from controller.algorithms.archive import Archive
 from controller.algorithms.candidates import Candidates
 from controller.algorithms.outlook import Outlook
-from controller.algorithms.proposals import Proposals, RngState
+from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.core.architecture import Architecture, ChoiceValue
 from controller.core.protocols import Problem
 from controller.core.trial import Trial
@@ -20,10 +18,7 @@ _RETUNED_AT = 1.15  # times the trials that models were tuned with
 _TRIALS_PER_PROPOSAL = 50  # known for each architecture that one set of models proposes
 
 
-class _State(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rng: RngState
+class _State(SavedState):
     queue: tuple[Mapping[str, ChoiceValue], ...]
     tuned_with: int
     hyperparameters: Mapping[str, tuple[float, ...]]
@@ -51,15 +46,7 @@ class Surrogate:
 
     def ask(self, count: int) -> list[Architecture]:
         """Return at most count new architectures: random ones first, then the most promising."""
-        asked = []
-        for _ in range(count):
-            architecture = self._promising() if self._knows_enough() else None
-            if architecture is None:
-                architecture = self._proposals.fresh(self._space.sample)
-            if architecture is not None:
-                self._pending[architecture.id] = architecture
-                asked.append(architecture)
-        return asked
+        return up_to(count, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Remember the trials; models learn when the next architecture is asked for."""
@@ -70,16 +57,12 @@ class Surrogate:
 
     def state(self) -> bytes:
         """Return the generator's state, what is to be proposed next, and hyperparameters."""
-        return (
-            _State(
-                rng=self._proposals.state(),
-                queue=tuple(architecture.values for architecture in self._queue),
-                tuned_with=self._tuned_with,
-                hyperparameters=self._outlook.hyperparameters,
-            )
-            .model_dump_json()
-            .encode()
-        )
+        return _State(
+            rng=self._proposals.state(),
+            queue=tuple(architecture.values for architecture in self._queue),
+            tuned_with=self._tuned_with,
+            hyperparameters=self._outlook.hyperparameters,
+        ).dump()
 
     def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
         """Continue from state."""
@@ -87,9 +70,16 @@ class Surrogate:
         self._archive.add(told)
         self._pending = {architecture.id: architecture for architecture in pending}
         self._queue = [Architecture.of(values) for values in restored.queue]
-        self._proposals.restore(restored.rng, [*(trial.architecture for trial in told), *pending])
+        self._proposals.restore(restored.rng, told, pending)
         self._tuned_with = restored.tuned_with
         self._outlook.hyperparameters = restored.hyperparameters
+
+    def _propose(self) -> Architecture | None:
+        found = self._promising() if self._knows_enough() else None
+        found = found or self._proposals.fresh(self._space.sample)
+        if found is not None:
+            self._pending[found.id] = found
+        return found
 
     def _knows_enough(self) -> bool:
         return len(self._proposals) >= self._initial and len(self._archive.complete()) >= 2

@@ -27,7 +27,7 @@ def compare(
         list[str] | None, typer.Option(help="What to keep to, e.g. 'latency_ms@pi4<=15'. May be repeated.")
     ] = None,
     algorithm: Annotated[
-        list[str] | None, typer.Option(help="What to compare; all that can search a table. May be repeated.")
+        list[str] | None, typer.Option(help="What to compare; all that EdgeNAS brings. May be repeated.")
     ] = None,
     evaluations: Annotated[
         int, typer.Option(help="Distinct architectures that each may evaluate.", min=1)
@@ -39,9 +39,10 @@ def compare(
     json: JsonOption = False,
 ) -> None:
     """Compare algorithms by replaying a table: nothing is trained or measured."""
+    from controller.algorithms import ALGORITHMS
     from controller.core.objective import Constraint, Objective
     from controller.core.table import read_table
-    from controller.replay import Replay, compared, replayable
+    from controller.replay import Replay, compared
 
     if plot and plot.suffix != ".png":
         raise ConfigurationError(f"plot {plot} cannot be drawn; expected a name that ends in .png")
@@ -50,7 +51,7 @@ def compare(
         [Objective.parse(text) for text in objective],
         [Constraint.parse(text) for text in constraint or ()],
     )
-    algorithms = algorithm or replayable(replay.problem)
+    algorithms = algorithm or list(ALGORITHMS)
     results = []
     for name in algorithms:
         if not json:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +28,15 @@ class Choice:
             raise SpaceError(
                 f"choice '{self.name}' has options {list(self.options)}; expected distinct ones, at least one"
             )
+
+
+def option_places(choices: Sequence[Choice], values: Mapping[str, ChoiceValue]) -> list[int]:
+    """Return the index of the option that values hold, for each choice.
+
+    Raises:
+        ValueError: If a value is no option of its choice.
+    """
+    return [choice.options.index(values[choice.name]) for choice in choices]
 
 
 @dataclass(frozen=True)

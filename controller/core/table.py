@@ -7,6 +7,7 @@ every other column a figure; an empty cell is a figure that nobody knows.
 import csv
 import gzip
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,30 +63,7 @@ def read_table(path: Path) -> Table:
     Raises:
         ConfigurationError: If it cannot be read, or is no such table.
     """
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigurationError(
-            f"table {path} cannot be read: {error.strerror or error}; check the path"
-        ) from error
-    except (EOFError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"table {path} cannot be read: {error}; expected a .csv or .csv.gz file"
-        ) from error
-    lines = list(csv.reader(text.splitlines()))
-    if len(lines) < 2:
-        raise ConfigurationError(f"table {path} has no rows; expected a header and one architecture a line")
-    header, rows = lines[0], [line for line in lines[1:] if line]
-    if len(set(header)) != len(header):
-        repeated = next(name for name in header if header.count(name) > 1)
-        raise ConfigurationError(f"table {path} has the column {repeated!r} twice; expected each once")
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise ConfigurationError(
-                f"table {path} has {len(row)} cells in line {number}; expected {len(header)} as in its header"
-            )
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    columns = _columns(path, _text(path))
     chosen = {
         name.removeprefix(_CHOICE): _options(cells)
         for name, cells in columns.items()
@@ -106,6 +84,37 @@ def read_table(path: Path) -> Table:
             if not name.startswith(_CHOICE)
         },
     )
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError(
+            f"table {path} cannot be read: {error.strerror or error}; check the path"
+        ) from error
+    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"table {path} cannot be read: {error}; expected a .csv or .csv.gz file"
+        ) from error
+
+
+def _columns(path: Path, text: str) -> dict[str, tuple[str, ...]]:
+    """Return the cells of each column, by its header."""
+    lines = list(csv.reader(text.splitlines()))
+    if len(lines) < 2:
+        raise ConfigurationError(f"table {path} has no rows; expected a header and one architecture a line")
+    header, rows = lines[0], [line for line in lines[1:] if line]
+    if len(set(header)) != len(header):
+        repeated = next(name for name in header if header.count(name) > 1)
+        raise ConfigurationError(f"table {path} has the column {repeated!r} twice; expected each once")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise ConfigurationError(
+                f"table {path} has {len(row)} cells in line {number}; expected {len(header)} as in its header"
+            )
+    return dict(zip(header, zip(*rows, strict=True), strict=True))
 
 
 def _options(cells: Sequence[str]) -> list[ChoiceValue]:

@@ -1,6 +1,7 @@
 """Dominance, the front, and how much of the objective space it covers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import moocore
 import numpy as np
@@ -12,6 +13,11 @@ from controller.core.trial import Trial
 FloatArray = npt.NDArray[np.float64]
 
 
+def sign(objective: Objective) -> float:
+    """Return what turns an objective's values into ones to be minimised: -1 where more is better, else 1."""
+    return -1.0 if objective.metric.direction is Direction.MAXIMISE else 1.0
+
+
 def minimised(objectives: Sequence[Objective], trials: Sequence[Trial]) -> FloatArray:
     """Return the trials' objective values with every objective to be minimised.
 
@@ -21,11 +27,8 @@ def minimised(objectives: Sequence[Objective], trials: Sequence[Trial]) -> Float
     Raises:
         KeyError: If a trial lacks a value.
     """
-    signs = [-1.0 if objective.metric.direction is Direction.MAXIMISE else 1.0 for objective in objectives]
-    rows = [
-        [sign * trial.values[objective.key] for sign, objective in zip(signs, objectives, strict=True)]
-        for trial in trials
-    ]
+    signs = [(objective.key, sign(objective)) for objective in objectives]
+    rows = [[by * trial.values[key] for key, by in signs] for trial in trials]
     return np.array(rows, dtype=np.float64).reshape(len(trials), len(objectives))
 
 
@@ -67,6 +70,45 @@ def hypervolume(points: FloatArray, reference: FloatArray) -> float:
         reference: Shape (n_objectives,).
     """
     return float(moocore.hypervolume(points, ref=reference)) if len(points) else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """A box in the space of objectives, for scaling them to about [0, 1].
+
+    Attributes:
+        low: Minimised objectives that become 0, shape (n_objectives,).
+        span: How much more becomes 1, shape (n_objectives,); 1 where the points do not vary.
+    """
+
+    low: FloatArray
+    span: FloatArray
+
+    @classmethod
+    def around(cls, points: FloatArray, percentile: float = 100.0) -> "Box":
+        """Return the box from the best value of each objective to a percentile.
+
+        Args:
+            points: Minimised objectives, at least one point, shape (n_points, n_objectives).
+            percentile: Of each objective.
+        """
+        low = points.min(axis=0)
+        span = np.percentile(points, percentile, axis=0) - low
+        return cls(low=low, span=np.where(span > 0, span, 1.0))
+
+    def scaled(self, points: FloatArray) -> FloatArray:
+        """Return points of shape (…, n_objectives) in units of the box."""
+        scaled: FloatArray = (points - self.low) / self.span
+        return scaled
+
+    @property
+    def reference(self) -> FloatArray:
+        """Reference point in units of the box, a tenth beyond it: 1.1 in each objective."""
+        return np.full(len(self.low), 1.1)
+
+    def covered(self, points: FloatArray) -> float:
+        """Return the hypervolume of points, in units of the box."""
+        return hypervolume(self.scaled(points), self.reference)
 
 
 def crowding_distance(points: FloatArray) -> FloatArray:

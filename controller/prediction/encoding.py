@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from controller.core.architecture import Architecture
+from controller.core.architecture import Architecture, option_places
 from controller.core.protocols import SearchSpace
 from controller.pareto.front import FloatArray
 
@@ -25,9 +25,6 @@ class Encoded:
 
     codes: npt.NDArray[np.int64]
     figures: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.codes)
 
     @classmethod
     def concatenated(cls, parts: Sequence["Encoded"]) -> "Encoded":
@@ -52,9 +49,6 @@ class Encoder:
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
         self.choices = space.choices
-        self._index = [
-            {option: place for place, option in enumerate(choice.options)} for choice in self.choices
-        ]
         rng = np.random.default_rng(seed)
         known = [space.figures(space.sample(rng)) for _ in range(_REFERENCE)]
         self._names = sorted(set.intersection(*(set(figures) for figures in known)))
@@ -78,13 +72,7 @@ class Encoder:
             figures: What the space tells of each.
         """
         codes = np.array(
-            [
-                [
-                    index[architecture[choice.name]]
-                    for choice, index in zip(self.choices, self._index, strict=True)
-                ]
-                for architecture in architectures
-            ],
+            [option_places(self.choices, architecture.values) for architecture in architectures],
             dtype=np.int64,
         ).reshape(len(architectures), len(self.choices))
         logarithms = np.array([self._logarithms(known) for known in figures])

@@ -2,37 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from matplotlib.figure import Figure
 
 from controller.core.errors import ConfigurationError
+from controller.replay import Comparison
 
 
-class _Checkpoint(Protocol):
-    @property
-    def evaluations(self) -> int: ...
-    @property
-    def hypervolume_mean(self) -> float: ...
-    @property
-    def hypervolume_std(self) -> float: ...
-
-
-class Curve(Protocol):
-    """How one algorithm fared: see `controller.replay.Comparison`."""
-
-    @property
-    def algorithm(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def checkpoints(self) -> Sequence[_Checkpoint]:
-        """How it stood, fewest evaluations first."""
-        ...
-
-
-def draw_comparison(curves: Sequence[Curve], path: Path) -> None:
+def draw_comparison(curves: Sequence[Comparison], path: Path) -> None:
     """Draw hypervolume against evaluations, with bands of one standard deviation.
 
     Args:

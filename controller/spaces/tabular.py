@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from controller.core.architecture import Architecture, Choice, ChoiceValue
+from controller.core.architecture import Architecture, Choice, ChoiceValue, option_places
 from controller.core.errors import SpaceError
 from controller.core.network import Network
 from controller.core.protocols import Rng
@@ -111,11 +111,10 @@ class TabularSpace:
     @cached_property
     def _codes(self) -> npt.NDArray[np.int16]:
         """Index of each row's option by choice, shape (n_rows, n_choices)."""
-        return np.array([self._encoded(row.values) for row in self._rows], dtype=np.int16)
-
-    def _encoded(self, values: Mapping[str, ChoiceValue]) -> list[int]:
-        return [choice.options.index(values[choice.name]) for choice in self._choices]
+        return np.array([option_places(self._choices, row.values) for row in self._rows], dtype=np.int16)
 
     def _distances(self, values: Mapping[str, ChoiceValue]) -> npt.NDArray[np.int64]:
         """Return in how many choices each row differs, shape (n_rows,)."""
-        return np.asarray((self._codes != np.array(self._encoded(values))).sum(axis=1), dtype=np.int64)
+        return np.asarray(
+            (self._codes != np.array(option_places(self._choices, values))).sum(axis=1), dtype=np.int64
+        )

@@ -53,7 +53,10 @@ def test_what_is_no_table_is_refused_with_the_reason(tmp_path: Path, text: str, 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path):
     (tmp_path / "broken.csv.gz").write_bytes(b"\x1f\x8b\x08\x00broken")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
-    for name in ("missing.csv", "broken.csv.gz", "binary.csv"):
+    damaged = bytearray(write_table(tmp_path / "whole.csv.gz").read_bytes())
+    damaged[12:40] = b"\xff" * 28
+    (tmp_path / "damaged.csv.gz").write_bytes(damaged)
+    for name in ("missing.csv", "broken.csv.gz", "binary.csv", "damaged.csv.gz"):
         with pytest.raises(ConfigurationError, match=name):
             read_table(tmp_path / name)
 

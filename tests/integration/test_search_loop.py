@@ -349,3 +349,11 @@ def test_budget_refuses_what_is_neither(text: str) -> None:
 
 def _require(condition: bool) -> None:
     assert condition, "waited in vain"
+
+
+def test_search_that_another_version_of_its_algorithm_left_is_refused(laboratory: Laboratory) -> None:
+    run = laboratory.run()
+    laboratory.search(run, RandomSearch(laboratory.problem, seed=0)).run()
+
+    with pytest.raises(ConfigurationError, match=f"run {run.id} was left by another version"):
+        laboratory.search(run, Evolution(laboratory.problem, seed=0)).run()
