@@ -148,7 +148,8 @@ def peak_kib(agent: Agent) -> int:
 
 @pytest.mark.slow
 def test_model_in_use_stays_while_older_ones_go(tmp_path: Path):
-    with running_agent(tmp_path, "--cache-limit-mb", "1") as agent:
+    # The job holds its model until it is cancelled, however long the uploads take.
+    with running_agent(tmp_path, "--cache-limit-mb", "1", "--measure-limit-s", "60") as agent:
         in_use = agent.upload(conv_model())
         running = agent.watch(in_use, spec(mode=FULL), request_id="holds")
         until_measuring(running)
