@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from controller.core.errors import ConfigurationError
-from controller.spaces.chain import CHANNELS
-from controller.spaces.operations import OPERATIONS
+from controller.spaces.chain import CHANNELS, OPERATION_NAMES
 from controller.training.recipe import Schedule
 
 
@@ -50,7 +49,7 @@ class ChainConfig(_Section):
 
     min_layers: int = 3
     max_layers: int = 8
-    operations: tuple[str, ...] = tuple(OPERATIONS)
+    operations: tuple[str, ...] = OPERATION_NAMES
     channels: tuple[int, ...] = CHANNELS
     max_skip_distance: int = 4
     stem_channels: int = 16

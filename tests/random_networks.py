@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from controller.core.network import Network
 from controller.spaces import ChainSpace
+from controller.spaces.operations import OPERATIONS
 
 SEEDS = st.integers(min_value=0, max_value=2**32 - 1)
 
@@ -19,6 +20,7 @@ def chain_spaces(draw: st.DrawFn) -> ChainSpace:
         classes=draw(st.integers(min_value=2, max_value=5)),
         min_layers=min_layers,
         max_layers=draw(st.integers(min_value=min_layers, max_value=6)),
+        operations=tuple(OPERATIONS),
         channels=draw(st.sampled_from(((4,), (3, 8), (4, 6, 8, 12)))),
         max_skip_distance=draw(st.integers(min_value=0, max_value=3)),
         stem_channels=draw(st.sampled_from((4, 5))),

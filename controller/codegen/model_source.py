@@ -19,6 +19,8 @@ from controller.core.primitives import (
     Linear,
     MaxPool2d,
     Primitive,
+    Resize,
+    SelfAttention,
 )
 
 NETWORK_INPUT = "images"
@@ -52,12 +54,14 @@ class ModelSource:
     """All classes of model.py, as text.
 
     Attributes:
+        attends: Whether a class uses `SelfAttention`, which torch.nn does not have without projections.
         classes: One a distinct structure, in the order in which the network uses them.
         class_of: Class name by block.
         submodules: Assignments of the network's constructor, one a block.
         body: The network's forward method's statements.
     """
 
+    attends: bool
     classes: tuple[ClassSource, ...]
     class_of: Mapping[str, str]
     submodules: tuple[str, ...]
@@ -87,6 +91,7 @@ def model_source(network: Network) -> ModelSource:
         for use in uses
     }
     return ModelSource(
+        attends=any(isinstance(layer.primitive, SelfAttention) for layer in network.layers),
         classes=tuple(classes),
         class_of=class_of,
         submodules=tuple(instances[use.block.name] for use in uses),
@@ -132,7 +137,7 @@ def _docstring(sentence: str) -> tuple[str, ...]:
 def _submodule(layer: LayerForm, numbers: Numbers) -> str:
     constructor, arguments = _MODULES[layer.primitive]
     fields = {field: value for (name, field), value in numbers.fields.items() if name == layer.name}
-    return bracketed(f"self.{layer.name} = nn.{constructor}(", arguments(fields), ")", indent=8)
+    return bracketed(f"self.{layer.name} = {constructor}(", arguments(fields), ")", indent=8)
 
 
 Fields = Mapping[str, str]
@@ -172,11 +177,13 @@ def _padding(kernel_size: str, dilation: str) -> str:
 
 
 _MODULES: Mapping[type[Primitive], tuple[str, Callable[[Fields], list[str]]]] = {
-    Conv2d: ("Conv2d", _convolution),
-    BatchNorm2d: ("BatchNorm2d", lambda fields: [fields["out_channels"]]),
-    MaxPool2d: ("MaxPool2d", _pool),
-    AvgPool2d: ("AvgPool2d", lambda fields: [*_pool(fields), "count_include_pad=False"]),
-    GlobalAvgPool2d: ("AdaptiveAvgPool2d", lambda _: ["1"]),
-    Linear: ("Linear", lambda fields: [fields["in_channels"], fields["out_channels"]]),
+    Conv2d: ("nn.Conv2d", _convolution),
+    BatchNorm2d: ("nn.BatchNorm2d", lambda fields: [fields["out_channels"]]),
+    MaxPool2d: ("nn.MaxPool2d", _pool),
+    AvgPool2d: ("nn.AvgPool2d", lambda fields: [*_pool(fields), "count_include_pad=False"]),
+    GlobalAvgPool2d: ("nn.AdaptiveAvgPool2d", lambda _: ["1"]),
+    Linear: ("nn.Linear", lambda fields: [fields["in_channels"], fields["out_channels"]]),
+    SelfAttention: ("SelfAttention", lambda fields: [f"heads={fields['heads']}"]),
+    Resize: ("nn.Upsample", lambda fields: [f"({fields['height']}, {fields['width']})", 'mode="bilinear"']),
 }
-"""Primitives that are a submodule, not just a line of the forward method: their class in torch.nn."""
+"""Primitives that are a submodule, not just a line of the forward method: their class."""

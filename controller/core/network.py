@@ -13,12 +13,13 @@ from itertools import groupby
 from math import prod
 
 from controller.core.errors import NetworkError
-from controller.core.primitives import Add, BatchNorm2d, Primitive, ReLU, Shape
+from controller.core.primitives import Add, BatchNorm2d, Primitive, ReLU, Scale, Shape, Sigmoid
 
 INPUT = "input"
 """The name by which layers refer to the network's input."""
 
 _BYTES_PER_VALUE = 4
+_IN_PLACE = (BatchNorm2d, ReLU, Sigmoid, Scale, Add)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ class Network:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-accumulates of convolutions and linear layers, for one example."""
+        """Multiply-accumulates of convolutions, linear layers and attention, for one example."""
         return sum(layer.macs for layer in self.layers)
 
     @cached_property
@@ -111,17 +112,18 @@ class Network:
     def peak_activation_bytes(self) -> int:
         """Largest sum of the float32 tensors alive at one time, for one example.
 
-        A tensor lives from the layer that makes it to the last one that reads it. Batch norm and ReLU
-        work in place, and a sum does so on an input that nothing reads later, as runtimes do.
+        A tensor lives from the layer that makes it to the last one that reads it. What works value by value does
+        so in place, on an input that nothing reads later, as runtimes do.
         """
         last_use = {name: index for index, layer in enumerate(self.layers) for name in layer.inputs}
         alive = {INPUT: prod(self.input_shape)}
         peak = alive[INPUT]
         for index, layer in enumerate(self.layers):
             dying = {name for name in layer.inputs if last_use[name] == index}
-            in_place = isinstance(layer.primitive, BatchNorm2d | ReLU | Add) and bool(dying)
+            in_place = isinstance(layer.primitive, _IN_PLACE) and bool(dying)
             size = prod(layer.shape)
-            peak = max(peak, sum(alive.values()) + (0 if in_place else size))
+            scratch = layer.primitive.scratch_values(layer.input_shapes)
+            peak = max(peak, sum(alive.values()) + (0 if in_place else size) + scratch)
             alive = {name: value for name, value in alive.items() if name not in dying}
             alive[layer.name] = size
         return peak * _BYTES_PER_VALUE

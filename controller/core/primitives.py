@@ -33,6 +33,10 @@ class Primitive:
         """Return the number of trainable parameters."""
         return 0
 
+    def scratch_values(self, inputs: Sequence[Shape]) -> int:
+        """Return how many values are held while the layer runs, besides its inputs and its output."""
+        return 0
+
 
 @dataclass(frozen=True, slots=True)
 class Conv2d(Primitive):
@@ -89,6 +93,11 @@ class ReLU(Primitive):
 
 
 @dataclass(frozen=True, slots=True)
+class Sigmoid(Primitive):
+    """Logistic function."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Pool2d(Primitive):
     kernel_size: int
     stride: int = 1
@@ -124,6 +133,67 @@ class GlobalAvgPool2d(Primitive):
     def output_shape(self, inputs: Sequence[Shape]) -> Shape:
         """Return (channels,)."""
         return _image(self, inputs)[:1]
+
+
+@dataclass(frozen=True, slots=True)
+class Resize(Primitive):
+    """Bilinear interpolation to another size, pixel centres at half a pixel."""
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1:
+            raise NetworkError(f"resize to {self.height} x {self.width} pixels; expected at least 1 x 1")
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Return (channels, height, width)."""
+        return (_image(self, inputs)[0], self.height, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class SelfAttention(Primitive):
+    """Scaled dot-product attention of every pixel to every other, in several heads.
+
+    The input's channels are those of the queries, the keys and the values, one after the other, a third each; within
+    a third each head has consecutive channels. The layer itself has no weights: projections are convolutions.
+
+    Source: Vaswani et al. 2017, Attention Is All You Need, section 3.2.
+    """
+
+    heads: int
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Return (channels / 3, height, width)."""
+        channels, height, width = _image(self, inputs)
+        if self.heads < 1 or channels % (3 * self.heads):
+            raise NetworkError(
+                f"attention in {self.heads} heads has {channels} input channels; expected a multiple of {3 * self.heads}"
+            )
+        return (channels // 3, height, width)
+
+    def macs(self, inputs: Sequence[Shape]) -> int:
+        """Return those of two products of matrices: queries by keys, and weights by values."""
+        channels, height, width = self.output_shape(inputs)
+        return 2 * (height * width) ** 2 * channels
+
+    def scratch_values(self, inputs: Sequence[Shape]) -> int:
+        """Return the size of the attention weights."""
+        _, height, width = inputs[0]
+        return self.heads * (height * width) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class Scale(Primitive):
+    """An image times one factor a channel: inputs (channels, height, width) and (channels,)."""
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        """Return the image's shape."""
+        if len(inputs) != 2 or len(inputs[0]) != 3 or inputs[1] != inputs[0][:1]:
+            raise NetworkError(
+                f"scaling has input shapes {list(inputs)}; expected (channels, height, width) and (channels,)"
+            )
+        return inputs[0]
 
 
 @dataclass(frozen=True, slots=True)

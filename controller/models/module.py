@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from controller.core.network import INPUT, Layer, Network
 from controller.core.primitives import (
@@ -20,6 +21,10 @@ from controller.core.primitives import (
     MaxPool2d,
     Primitive,
     ReLU,
+    Resize,
+    Scale,
+    SelfAttention,
+    Sigmoid,
 )
 
 
@@ -32,6 +37,32 @@ class Sum(nn.Module):
         for other in inputs[1:]:
             total = total + other
         return total
+
+
+class Scaling(nn.Module):
+    """Multiplies each channel of an image by a factor."""
+
+    def forward(self, image: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        """Return the product, shape (n, channels, height, width); factors have shape (n, channels)."""
+        return image * factors[:, :, None, None]
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention of pixels, in several heads.
+
+    Args:
+        heads: How many.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, qkv: torch.Tensor) -> torch.Tensor:
+        """Return shape (n, channels, height, width), given queries, keys and values of that shape, concatenated."""
+        tokens = qkv.flatten(2).unflatten(1, (3, self.heads, -1)).transpose(3, 4)
+        mixed = functional.scaled_dot_product_attention(*tokens.unbind(1))
+        return mixed.transpose(2, 3).flatten(1, 2).unflatten(2, qkv.shape[2:])
 
 
 def _convolution(layer: Layer, conv: Conv2d) -> nn.Module:
@@ -64,6 +95,10 @@ _MODULES: dict[type[Primitive], Callable[..., nn.Module]] = {
     GlobalAvgPool2d: lambda _layer, _: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     Linear: lambda layer, linear: nn.Linear(layer.input_shapes[0][0], linear.out_features),
     Add: lambda _layer, _: Sum(),
+    Sigmoid: lambda _layer, _: nn.Sigmoid(),
+    Scale: lambda _layer, _: Scaling(),
+    SelfAttention: lambda _, attention: Attention(attention.heads),
+    Resize: lambda _, resize: nn.Upsample((resize.height, resize.width), mode="bilinear"),
 }
 """How each primitive becomes a module, given its layer and itself."""
 

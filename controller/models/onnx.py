@@ -23,6 +23,10 @@ from controller.core.primitives import (
     MaxPool2d,
     Primitive,
     ReLU,
+    Resize,
+    Scale,
+    SelfAttention,
+    Sigmoid,
 )
 
 OUTPUT = "logits"
@@ -60,6 +64,7 @@ _NODES: Mapping[type[Primitive], Callable[[Any], tuple[str, dict[str, Any]]]] = 
     AvgPool2d: _pool("AveragePool", count_include_pad=0),
     Linear: lambda _: ("Gemm", {"transB": 1}),
     Add: lambda _: ("Sum", {}),
+    Sigmoid: lambda _: ("Sigmoid", {}),
 }
 """Operator and attributes for each primitive that is one node."""
 
@@ -108,12 +113,88 @@ def _array(tensor: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def _layer_nodes(layer: Layer, network: Network) -> list[Any]:
     output = OUTPUT if layer is network.output else layer.name
+    several = _SEVERAL_NODES.get(type(layer.primitive))
+    if several:
+        return several(layer, output)
     inputs = [*layer.inputs, *_weight_names(layer)]
-    if isinstance(layer.primitive, GlobalAvgPool2d):
-        pooled = f"{layer.name}.pooled"
-        return [
-            helper.make_node("GlobalAveragePool", inputs, [pooled], name=layer.name),
-            helper.make_node("Flatten", [pooled], [output], name=f"{layer.name}.flatten"),
-        ]
     operator, attributes = _NODES[type(layer.primitive)](layer.primitive)
     return [helper.make_node(operator, inputs, [output], name=layer.name, **attributes)]
+
+
+def _mean(layer: Layer, output: str) -> list[Any]:
+    pooled = f"{layer.name}.pooled"
+    return [
+        helper.make_node("GlobalAveragePool", layer.inputs, [pooled], name=layer.name),
+        helper.make_node("Flatten", [pooled], [output], name=f"{layer.name}.flatten"),
+    ]
+
+
+def _scaling(layer: Layer, output: str) -> list[Any]:
+    image, factors = layer.inputs
+    axes, spread = f"{layer.name}.axes", f"{layer.name}.spread"
+    return [
+        _constant(axes, [2, 3]),
+        helper.make_node("Unsqueeze", [factors, axes], [spread], name=spread),
+        helper.make_node("Mul", [image, spread], [output], name=layer.name),
+    ]
+
+
+def _resizing(layer: Layer, output: str) -> list[Any]:
+    sizes = f"{layer.name}.sizes"
+    return [
+        _constant(sizes, [1, *layer.shape]),
+        helper.make_node(
+            "Resize",
+            [layer.inputs[0], "", "", sizes],
+            [output],
+            name=layer.name,
+            mode="linear",
+            coordinate_transformation_mode="half_pixel",
+        ),
+    ]
+
+
+def _attention(layer: Layer, output: str) -> list[Any]:
+    """Return the nodes of attention; per head, queries, keys and values have shape (head channels, pixels)."""
+    channels, height, width = layer.shape
+    heads = layer.primitive.heads  # type: ignore[attr-defined]
+    prefix = f"{layer.name}."
+    queries, keys, values = (prefix + part for part in ("queries", "keys", "values"))
+
+    def node(operator: str, inputs: Sequence[str], part: str, **attributes: Any) -> Any:
+        outputs = [prefix + part]
+        return helper.make_node(operator, inputs, outputs, name=prefix + part, **attributes)
+
+    def turned(source: str, part: str) -> Any:
+        return node("Transpose", [source], part, perm=[0, 1, 3, 2])
+
+    return [
+        _constant(prefix + "by_head", [1, 3 * heads, channels // heads, height * width]),
+        node("Reshape", [*layer.inputs, prefix + "by_head"], "tokens"),
+        helper.make_node(
+            "Split", [prefix + "tokens"], [queries, keys, values], name=prefix + "split", axis=1
+        ),
+        turned(queries, "rows"),
+        node("MatMul", [prefix + "rows", keys], "products"),
+        _constant(prefix + "factor", (channels // heads) ** -0.5),
+        node("Mul", [prefix + "products", prefix + "factor"], "scores"),
+        node("Softmax", [prefix + "scores"], "weights", axis=-1),
+        turned(prefix + "weights", "columns"),
+        node("MatMul", [values, prefix + "columns"], "mixed"),
+        _constant(prefix + "image", [1, *layer.shape]),
+        helper.make_node("Reshape", [prefix + "mixed", prefix + "image"], [output], name=layer.name),
+    ]
+
+
+_SEVERAL_NODES: Mapping[type[Primitive], Callable[[Layer, str], list[Any]]] = {
+    GlobalAvgPool2d: _mean,
+    Scale: _scaling,
+    Resize: _resizing,
+    SelfAttention: _attention,
+}
+"""The nodes of each primitive that is more than one, given its layer and the name of the output."""
+
+
+def _constant(name: str, value: float | Sequence[int]) -> Any:
+    array = np.array(value, dtype=np.float32 if isinstance(value, float) else np.int64)
+    return helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(array, name))

@@ -17,6 +17,17 @@ from controller.core.protocols import Rng
 from controller.spaces.operations import OPERATIONS, ZERO, Operation
 from controller.spaces.presets import PRESETS, Limits
 
+OPERATION_NAMES = (
+    "conv3x3",
+    "conv5x5",
+    "depthwise_conv",
+    "max_pool",
+    "avg_pool",
+    "skip_connect",
+    "sep_conv3x3",
+    "dil_conv3x3",
+    "conv1x1",
+)
 CHANNELS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _ATTEMPTS = 2000
 _SMALLEST_MAP = 4  # pixels; sampling seldom halves maps below this, mutation may
@@ -60,7 +71,7 @@ class ChainSpace:
     classes: int
     min_layers: int = 3
     max_layers: int = 8
-    operations: tuple[str, ...] = tuple(OPERATIONS)
+    operations: tuple[str, ...] = OPERATION_NAMES
     channels: tuple[int, ...] = CHANNELS
     max_skip_distance: int = 4
     stem_channels: int = 16

@@ -25,6 +25,10 @@ from controller.core.primitives import (
     Linear,
     MaxPool2d,
     ReLU,
+    Resize,
+    Scale,
+    SelfAttention,
+    Sigmoid,
 )
 from controller.models.module import seeded_module
 
@@ -58,9 +62,24 @@ def generated_model(text: str) -> torch.nn.Module:
     return namespace["Net"]()
 
 
+DRAWN = (
+    "conv",
+    "conv",
+    "depthwise",
+    "grouped",
+    "bn",
+    "relu",
+    "max",
+    "attention",
+    "gate",
+    "resize",
+    "average",
+)
+
+
 def draw_layer(draw: st.DrawFn, builder: NetworkBuilder, name: str, source: str) -> str:
     channels = builder.shape(source)[0]
-    match draw(st.sampled_from(("conv", "conv", "depthwise", "grouped", "bn", "relu", "max", "average"))):
+    match draw(st.sampled_from(DRAWN)):
         case "conv":
             conv = Conv2d(
                 draw(st.sampled_from((2, 4, 6))),
@@ -82,6 +101,18 @@ def draw_layer(draw: st.DrawFn, builder: NetworkBuilder, name: str, source: str)
             return builder.add(name, ReLU(), source)
         case "max":
             return builder.add(name, MaxPool2d(3, stride=draw(st.sampled_from((1, 2)))), source)
+        case "attention":
+            heads = draw(st.sampled_from((1, 2, 3)))
+            qkv = builder.add(f"{name}_qkv", Conv2d(6 * heads, 1), source)
+            return builder.add(name, SelfAttention(heads), qkv)
+        case "gate":
+            features = builder.add(f"{name}_mean", GlobalAvgPool2d(), source)
+            gate = builder.add(
+                f"{name}_gate", Sigmoid(), builder.add(f"{name}_excite", Linear(channels), features)
+            )
+            return builder.add(name, Scale(), source, gate)
+        case "resize":
+            return builder.add(name, Resize(draw(st.integers(1, 9)), draw(st.integers(1, 9))), source)
         case _:
             return builder.add(name, AvgPool2d(draw(st.sampled_from((1, 3)))), source)
 

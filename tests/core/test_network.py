@@ -17,7 +17,7 @@ from controller.core.primitives import (
     Primitive,
     ReLU,
 )
-from controller.models.module import NetworkModule
+from controller.models.module import Attention, NetworkModule
 
 RANDOM = settings(max_examples=40, deadline=None)
 
@@ -71,6 +71,8 @@ def test_network_macs_are_one_for_each_weight_and_output_that_pytorch_computes(n
             macs += output.numel() * (inputs[1] // part.groups) * part.kernel_size[0] * part.kernel_size[1]
         elif isinstance(part, nn.Linear):
             macs += part.in_features * part.out_features
+        elif isinstance(part, Attention):
+            macs += 2 * output.numel() * output[2:].numel()
     assert network.macs == macs
 
 

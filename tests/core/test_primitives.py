@@ -13,7 +13,11 @@ from controller.core.primitives import (
     MaxPool2d,
     Primitive,
     ReLU,
+    Resize,
+    Scale,
+    SelfAttention,
     Shape,
+    Sigmoid,
 )
 
 
@@ -33,6 +37,10 @@ from controller.core.primitives import (
         (GlobalAvgPool2d(), [(8, 5, 7)], (8,), 0, 0),
         (Linear(10), [(8,)], (10,), 80, 90),
         (Add(), [(8, 5, 7)] * 3, (8, 5, 7), 0, 0),
+        (Sigmoid(), [(8,)], (8,), 0, 0),
+        (Scale(), [(8, 5, 7), (8,)], (8, 5, 7), 0, 0),
+        (Resize(3, 9), [(8, 5, 7)], (8, 3, 9), 0, 0),
+        (SelfAttention(2), [(24, 5, 7)], (8, 5, 7), 2 * 35 * 35 * 8, 0),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Primitive) else "",
 )
@@ -92,3 +100,20 @@ def test_sum_refuses_fewer_than_two_equal_shapes(inputs: list[Shape]):
     with pytest.raises(NetworkError) as caught:
         Add().output_shape(inputs)
     assert str(caught.value) == f"sum has input shapes {inputs}; expected two or more equal ones"
+
+
+@pytest.mark.parametrize("inputs", [[(8, 4, 4)], [(8, 4, 4), (4,)], [(8, 4, 4), (8, 4, 4)], [(8,), (8,)]])
+def test_scale_refuses_what_is_not_an_image_and_its_factors(inputs: list[Shape]):
+    with pytest.raises(NetworkError, match=r"expected \(channels, height, width\) and \(channels,\)"):
+        Scale().output_shape(inputs)
+
+
+@pytest.mark.parametrize(("heads", "channels"), [(2, 9), (4, 18), (0, 12)])
+def test_attention_refuses_channels_that_heads_do_not_share(heads: int, channels: int):
+    with pytest.raises(NetworkError, match=f"attention in {heads} heads has {channels} input channels"):
+        SelfAttention(heads).output_shape([(channels, 4, 4)])
+
+
+def test_resize_refuses_no_pixels():
+    with pytest.raises(NetworkError, match="resize to 0 x 3 pixels; expected at least 1 x 1"):
+        Resize(0, 3)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from controller.codegen.passes.structure import BlockUse, LayerForm, Source
 from controller.core.network import Layer
-from controller.core.primitives import Add, Conv2d, Linear
+from controller.core.primitives import Add, Conv2d, Linear, Scale, SelfAttention
 
 Values = tuple[int, ...]
 """A number's value in each block of a class."""
@@ -25,7 +25,8 @@ def widths(uses: Sequence[BlockUse], source: Source) -> Values:
 def shared_channels(uses: Sequence[BlockUse]) -> dict[Source, Source]:
     """Return for each value of the blocks the first value that shares its number of channels.
 
-    Layers that keep their input's channels share them, and so do the operands of a sum.
+    Layers that keep their input's channels share them, and so do the operands of a sum, and an image and its
+    factors.
 
     Args:
         uses: Blocks of one form.
@@ -39,7 +40,7 @@ def shared_channels(uses: Sequence[BlockUse]) -> dict[Source, Source]:
         return source
 
     for layer in form.layers:
-        if layer.primitive is Add:
+        if layer.primitive in (Add, Scale):
             first, *others = sorted({root(source) for source in layer.inputs}, key=list(parent).index)
             parent.update(dict.fromkeys(others, first))
         parent[layer.name] = root(layer.inputs[0]) if _keeps_channels(layer, uses) else layer.name
@@ -49,7 +50,7 @@ def shared_channels(uses: Sequence[BlockUse]) -> dict[Source, Source]:
 def _keeps_channels(layer: LayerForm, uses: Sequence[BlockUse]) -> bool:
     if layer.primitive is Conv2d:
         return is_depthwise(layer, uses) and widths(uses, layer.name) == widths(uses, layer.inputs[0])
-    return layer.primitive is not Linear
+    return layer.primitive not in (Linear, SelfAttention)
 
 
 def is_depthwise(layer: LayerForm, uses: Sequence[BlockUse]) -> bool:

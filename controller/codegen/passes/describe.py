@@ -14,6 +14,10 @@ from controller.core.primitives import (
     MaxPool2d,
     Primitive,
     ReLU,
+    Resize,
+    Scale,
+    SelfAttention,
+    Sigmoid,
 )
 
 
@@ -54,6 +58,10 @@ _WORDS: Mapping[type[Primitive], Callable[[LayerForm, Numbers], str]] = {
     AvgPool2d: lambda layer, numbers: f"{_window(layer, numbers)}average pooling",
     GlobalAvgPool2d: lambda _layer, _numbers: "mean over all pixels",
     Linear: lambda _layer, _numbers: "linear layer",
+    Sigmoid: lambda _layer, _numbers: "sigmoid",
+    Scale: lambda _layer, _numbers: "each channel times its gate",
+    SelfAttention: lambda _layer, _numbers: "self-attention between pixels",
+    Resize: lambda _layer, _numbers: "bilinear resize",
 }
 
 

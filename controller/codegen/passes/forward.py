@@ -16,12 +16,17 @@ from controller.core.primitives import (
     MaxPool2d,
     Primitive,
     ReLU,
+    Scale,
+    Sigmoid,
 )
 
 _DEEPEST = 4  # calls inside one another
 _INDENT = 8  # of a method's body
 _STARTS: frozenset[type[Primitive]] = frozenset({Conv2d, Linear, MaxPool2d, AvgPool2d, GlobalAvgPool2d})
 """Layers at which a reader expects a new line, unless what they read is short."""
+
+_INFIX: frozenset[type[Primitive]] = frozenset({Add, Scale})
+_FUNCTIONS: Mapping[type[Primitive], str] = {ReLU: "torch.relu", Sigmoid: "torch.sigmoid"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +90,9 @@ def _statements(form: BlockForm, deepest: int) -> list[_Statement]:
 def _ends_line(layer: LayerForm, depth: int, readers: Sequence[LayerForm], deepest: int) -> bool:
     if len(readers) != 1:
         return True
-    if readers[0].primitive is Add:
-        # A sum inside a sum would need brackets to be added up in the network's order.
-        return depth > 1 or layer.primitive is Add
+    if readers[0].primitive in _INFIX:
+        # A sum inside a sum or a product would need brackets.
+        return depth > 1 or layer.primitive in _INFIX
     return depth >= min(deepest, 2 if readers[0].primitive in _STARTS else deepest)
 
 
@@ -100,8 +105,10 @@ def _expression(
     operands = [_expression(form, operand, merged, variables) for operand in layer.inputs]
     if layer.primitive is Add:
         return " + ".join(operands)
-    if layer.primitive is ReLU:
-        return f"torch.relu({operands[0]})"
+    if layer.primitive is Scale:
+        return f"{operands[0]} * {operands[1]}[:, :, None, None]"
+    if layer.primitive in _FUNCTIONS:
+        return f"{_FUNCTIONS[layer.primitive]}({operands[0]})"
     call = f"self.{layer.name}({operands[0]})"
     return f"{call}.flatten(1)" if layer.primitive is GlobalAvgPool2d else call
 

@@ -10,7 +10,7 @@ NETWORK_CLASS = "Net"
 RESERVED = frozenset({"self", "torch", "nn", "super"})
 """Names that generated methods read and must not assign."""
 
-_TAKEN = frozenset({NETWORK_CLASS, "Path", "None", "True", "False"})
+_TAKEN = frozenset({NETWORK_CLASS, "SelfAttention", "Path", "None", "True", "False"})
 """Names in model.py that a class must not have."""
 
 _ROLE = re.compile(r"(?<=.)_(conv|bn|relu|pool)\Z")

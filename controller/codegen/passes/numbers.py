@@ -19,6 +19,8 @@ from controller.core.primitives import (
     Linear,
     MaxPool2d,
     Primitive,
+    Resize,
+    SelfAttention,
 )
 
 _CHANNELS: Mapping[type[Primitive], tuple[str, ...]] = {
@@ -30,6 +32,8 @@ _FIELDS: Mapping[type[Primitive], tuple[str, ...]] = {
     Conv2d: ("kernel_size", "stride", "dilation", "groups"),
     MaxPool2d: ("kernel_size", "stride"),
     AvgPool2d: ("kernel_size", "stride"),
+    SelfAttention: ("heads",),
+    Resize: ("height", "width"),
 }
 
 
