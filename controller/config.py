@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from controller.core.errors import ConfigurationError
-from controller.spaces.chain import CHANNELS, OPERATION_NAMES
+from controller.spaces import cell, chain, mobile
 from controller.training.recipe import Schedule
 
 
@@ -49,9 +49,31 @@ class ChainConfig(_Section):
 
     min_layers: int = 3
     max_layers: int = 8
-    operations: tuple[str, ...] = OPERATION_NAMES
-    channels: tuple[int, ...] = CHANNELS
+    operations: tuple[str, ...] = chain.OPERATION_NAMES
+    channels: tuple[int, ...] = chain.CHANNELS
     max_skip_distance: int = 4
+    stem_channels: int = 16
+
+
+class CellConfig(_Section):
+    """What the cell space holds; see `controller.spaces.cell.CellSpace`."""
+
+    nodes: int = 4
+    operations: tuple[str, ...] = cell.OPERATION_NAMES
+    channels: tuple[int, ...] = cell.CHANNELS
+    cells: tuple[int, ...] = cell.CELLS
+
+
+class MobileConfig(_Section):
+    """What the mobile space holds; see `controller.spaces.mobile.MobileSpace`."""
+
+    channels: tuple[tuple[int, ...], ...] = mobile.CHANNELS
+    max_depth: int = 3
+    operations: tuple[str, ...] = (mobile.INVERTED_RESIDUAL,)
+    kernel_sizes: tuple[int, ...] = (3, 5, 7)
+    expansions: tuple[int, ...] = (1, 3, 6)
+    squeeze_excite: tuple[int, ...] = (0, 1)
+    resolutions_percent: tuple[int, ...] = (100, 75, 50)
     stem_channels: int = 16
 
 
@@ -107,6 +129,8 @@ class SearchConfig(_Section):
     patience_s: float = Field(default=300.0, gt=0)
     training: TrainingConfig = TrainingConfig()
     chain: ChainConfig = ChainConfig()
+    cell: CellConfig = CellConfig()
+    mobile: MobileConfig = MobileConfig()
     evolution: EvolutionConfig = EvolutionConfig()
     regularized_evolution: RegularizedEvolutionConfig = RegularizedEvolutionConfig()
     local: LocalConfig = LocalConfig()

@@ -143,6 +143,7 @@ class NetworkBuilder:
     input_shape: Shape
     _layers: dict[str, Layer] = field(default_factory=dict)
     _block: tuple[str, str] | None = None
+    _prefix: str = ""
 
     def __post_init__(self) -> None:
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
@@ -167,6 +168,13 @@ class NetworkBuilder:
         yield
         self._block = None
 
+    @contextmanager
+    def prefix(self, name: str) -> Iterator[None]:
+        """Put `name_` before the local names of the layers added inside, so that a block can hold equal parts."""
+        before, self._prefix = self._prefix, f"{self._prefix}{name}_"
+        yield
+        self._prefix = before
+
     def add(self, name: str, primitive: Primitive, *inputs: str) -> str:
         """Add a layer to the current block and return its full name.
 
@@ -181,7 +189,7 @@ class NetworkBuilder:
         if self._block is None:
             raise NetworkError(f"layer {name!r} is outside any block")
         block, kind = self._block
-        full_name = f"{block}.{name}"
+        full_name = f"{block}.{self._prefix}{name}"
         if full_name in self._layers:
             raise NetworkError(f"layer {full_name!r} exists already")
         input_shapes = tuple(self.shape(source) for source in inputs)

@@ -60,9 +60,11 @@ class Attention(nn.Module):
 
     def forward(self, qkv: torch.Tensor) -> torch.Tensor:
         """Return shape (n, channels, height, width), given queries, keys and values of that shape, concatenated."""
-        tokens = qkv.flatten(2).unflatten(1, (3, self.heads, -1)).transpose(3, 4)
-        mixed = functional.scaled_dot_product_attention(*tokens.unbind(1))
-        return mixed.transpose(2, 3).flatten(1, 2).unflatten(2, qkv.shape[2:])
+        count, channels, height, width = qkv.shape
+        tokens = qkv.reshape(count, 3, self.heads, -1, height * width).transpose(3, 4)
+        queries, keys, values = tokens.unbind(1)
+        mixed = functional.scaled_dot_product_attention(queries, keys, values)
+        return mixed.transpose(2, 3).reshape(count, channels // 3, height, width)
 
 
 def _convolution(layer: Layer, conv: Conv2d) -> nn.Module:

@@ -10,12 +10,14 @@ from functools import cached_property
 
 from controller.core.architecture import Architecture, Choice, ChoiceValue
 from controller.core.errors import SpaceError
-from controller.core.network import INPUT, Network, NetworkBuilder, analyse
+from controller.core.network import Network, NetworkBuilder, analyse
 from controller.core.plugins import find_plugin
-from controller.core.primitives import Add, BatchNorm2d, Conv2d, GlobalAvgPool2d, Linear, ReLU, Shape
+from controller.core.primitives import Add, BatchNorm2d, Conv2d, ReLU, Shape
 from controller.core.protocols import Rng
 from controller.spaces.operations import OPERATIONS, ZERO, Operation
 from controller.spaces.presets import PRESETS, Limits
+from controller.spaces.recombination import ATTEMPTS, check_options, drawn
+from controller.spaces.skeleton import add_head, add_stem, check_ascending, check_classes, stem_stride
 
 OPERATION_NAMES = (
     "conv3x3",
@@ -29,7 +31,6 @@ OPERATION_NAMES = (
     "conv1x1",
 )
 CHANNELS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-_ATTEMPTS = 2000
 _SMALLEST_MAP = 4  # pixels; sampling seldom halves maps below this, mutation may
 
 
@@ -82,14 +83,10 @@ class ChainSpace:
             raise SpaceError(
                 f"min_layers is {self.min_layers} and max_layers {self.max_layers}; expected 1 <= min_layers <= max_layers"
             )
-        if not self.channels or min(self.channels) < 1 or list(self.channels) != sorted(set(self.channels)):
-            raise SpaceError(
-                f"channels are {list(self.channels)}; expected distinct positive numbers, ascending"
-            )
+        check_ascending("channels", self.channels)
         if not self._operations:
             raise SpaceError("operations hold nothing but zero; add at least one that computes something")
-        if self.classes < 2:
-            raise SpaceError(f"the dataset has {self.classes} class; a classifier needs at least 2")
+        check_classes(self.classes)
         if self.max_skip_distance < 0 or self.stem_channels < 1:
             raise SpaceError(
                 f"max_skip_distance is {self.max_skip_distance} and stem_channels {self.stem_channels}; expected at least 0 and 1"
@@ -129,21 +126,18 @@ class ChainSpace:
         Raises:
             SpaceError: If none of 2,000 samples is within the limits.
         """
-        for _ in range(_ATTEMPTS):
+
+        def attempt() -> Architecture | None:
             ceiling = int(rng.integers(len(self.channels))) + 1
             count = int(rng.integers(self.min_layers, self.max_layers + 1))
-            accepted = self._accept([self._random_slot(rng, ceiling, count) for _ in range(count)])
-            if accepted is not None:
-                return accepted
-        raise SpaceError(
-            f"none of {_ATTEMPTS} random architectures is within {self.limits}; "
-            "choose a larger preset, fewer layers or smaller channels"
-        )
+            return self._accept([self._random_slot(rng, ceiling, count) for _ in range(count)])
+
+        return drawn(attempt, self.limits)
 
     def mutate(self, architecture: Architecture, rng: Rng) -> Architecture:
         """Return a neighbour: another operation, width, stride or skip of one layer, or one layer more or less."""
         slots = self._slots(architecture.values)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             accepted = self._accept(self._mutated(slots, rng))
             if accepted is not None and accepted != architecture:
                 return accepted
@@ -152,7 +146,7 @@ class ChainSpace:
     def cross(self, first: Architecture, second: Architecture, rng: Rng) -> Architecture:
         """Return a child: a contiguous block of layers of the second parent replaces one of the first."""
         ours, theirs = self._slots(first.values), self._slots(second.values)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             start, stop = sorted(rng.integers(0, len(ours) + 1, size=2).tolist())
             from_, to = sorted(rng.integers(0, len(theirs) + 1, size=2).tolist())
             accepted = self._accept(ours[:start] + theirs[from_:to] + ours[stop:])
@@ -182,16 +176,7 @@ class ChainSpace:
         return analyse(self.lower(architecture))
 
     def _check(self, architecture: Architecture) -> None:
-        for choice in self.choices:
-            value = architecture.values.get(choice.name)
-            if value not in choice.options:
-                raise SpaceError(
-                    f"architecture {architecture.id} has {choice.name} = {value!r}; expected one of {list(choice.options)}"
-                )
-        if len(architecture.items) != len(self.choices):
-            raise SpaceError(
-                f"architecture {architecture.id} has {len(architecture.items)} choices; this space has {len(self.choices)}"
-            )
+        check_options(self, architecture)
         if len(self._canonical(self._slots(architecture.values))) < self.min_layers:
             raise SpaceError(
                 f"architecture {architecture.id} has fewer than {self.min_layers} layers left after pruning; expected at least that"
@@ -262,15 +247,11 @@ class ChainSpace:
 
     def _network(self, layers: Sequence[_Slot]) -> Network:
         builder = NetworkBuilder(input_shape=self.input_shape)
-        with builder.block("stem", "stem"):
-            conv = builder.add("conv", Conv2d(self.stem_channels, 3, stride=self._stem_stride), INPUT)
-            outputs = [builder.add("relu", ReLU(), builder.add("bn", BatchNorm2d(), conv))]
+        outputs = [add_stem(builder, self.stem_channels)]
         for index, slot in enumerate(layers, start=1):
             with builder.block(f"layer_{index}", slot.operation):
                 outputs.append(self._lower_layer(builder, slot, outputs))
-        with builder.block("head", "head"):
-            pooled = builder.add("pool", GlobalAvgPool2d(), outputs[-1])
-            builder.add("classifier", Linear(self.classes), pooled)
+        add_head(builder, outputs[-1], self.classes)
         return builder.build()
 
     def _lower_layer(self, builder: NetworkBuilder, slot: _Slot, outputs: Sequence[str]) -> str:
@@ -285,13 +266,10 @@ class ChainSpace:
         return builder.add("relu", ReLU(), result) if operation.activated else result
 
     @property
-    def _stem_stride(self) -> int:
-        return 2 if min(self.input_shape[1:]) >= 96 else 1
-
-    @property
     def _stem_map(self) -> tuple[int, int]:
         _, height, width = self.input_shape
-        return -(-height // self._stem_stride), -(-width // self._stem_stride)
+        stride = stem_stride(self.input_shape)
+        return -(-height // stride), -(-width // stride)
 
     def _random_slot(self, rng: Rng, ceiling: int, count: int) -> _Slot:
         halvings = max(0, int(min(self._stem_map) // _SMALLEST_MAP).bit_length() - 1)
