@@ -97,6 +97,17 @@ class LocalConfig(_Section):
     initial: int = Field(default=10, ge=1)
 
 
+class DartsConfig(_Section):
+    """How differentiable search goes about it; see `controller.algorithms.darts.Darts`."""
+
+    epochs: int = Field(default=20, ge=1)
+    warm_up: float = Field(default=0.3, ge=0, lt=1)
+    unrolled: bool = False
+    part: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=0.02, gt=0)
+    most_skips: float = Field(default=0.5, ge=0, le=1)
+
+
 class SearchConfig(_Section):
     """One search.
 
@@ -134,6 +145,7 @@ class SearchConfig(_Section):
     evolution: EvolutionConfig = EvolutionConfig()
     regularized_evolution: RegularizedEvolutionConfig = RegularizedEvolutionConfig()
     local: LocalConfig = LocalConfig()
+    darts: DartsConfig = DartsConfig()
 
     def options_of(self, name: str) -> dict[str, Any]:
         """Return the section of a space or an algorithm; empty where it has none."""

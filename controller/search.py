@@ -17,10 +17,12 @@ from dataclasses import dataclass
 
 from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError, DeviceError, SearchStoppedError, StoreError
+from controller.core.learning import LearningAlgorithm
 from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.trial import Trial, TrialState, left_out
 from controller.core.waiting import wait_for_any
 from controller.evaluation import Board, Candidate, Evaluator
+from controller.laboratory import SearchLaboratory
 from controller.pareto.front import CoveredVolume, front
 from controller.store.records import Run, RunState
 from controller.store.store import Store
@@ -134,6 +136,9 @@ class Search:
             threads=threads,
             keep_flagged=keep_flagged,
         )
+        self._laboratory = SearchLaboratory(
+            run_id=run.id, store=store, trainer=trainer, recipe=recipe, boards=boards, threads=threads
+        )
         self._volume = CoveredVolume(self._objectives)
         self._started = time.monotonic()
         self._asked: dict[str, None] = {}
@@ -191,7 +196,19 @@ class Search:
                 "start a new search"
             ) from error
 
+    def _learn(self) -> None:
+        """Let an algorithm that learns by itself do so, and save what it learns step by step."""
+        while isinstance(self._algorithm, LearningAlgorithm):
+            seconds = self._budget.seconds
+            self._report("learning")
+            step = self._algorithm.learn(self._laboratory, self._elapsed_s() / seconds if seconds else 0.0)
+            if step is None:
+                return
+            self._store.save_learnt(self._run.id, step, self._algorithm.state(), self._elapsed_s())
+            self._report(step.activity)
+
     def _search(self) -> None:
+        self._learn()
         self._fill()
         while self._window:
             candidate = self._next_to_train()

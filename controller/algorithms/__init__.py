@@ -5,6 +5,7 @@ Each is called as `algorithm(problem, seed)`, with options of its own by name, a
 
 from collections.abc import Callable, Mapping
 
+from controller.algorithms.darts import Darts
 from controller.algorithms.ensemble import Ensemble
 from controller.algorithms.evolution import Evolution
 from controller.algorithms.local import LocalSearch
@@ -22,6 +23,7 @@ ALGORITHMS: Mapping[str, AlgorithmFactory] = {
     "local": LocalSearch,
     "evolution": Evolution,
     "regularized_evolution": RegularizedEvolution,
+    "darts": Darts,
     "reinforce": Reinforce,
     "progressive": Progressive,
     "surrogate": Surrogate,
@@ -31,6 +33,7 @@ ALGORITHMS: Mapping[str, AlgorithmFactory] = {
 __all__ = [
     "ALGORITHMS",
     "AlgorithmFactory",
+    "Darts",
     "Ensemble",
     "Evolution",
     "LocalSearch",

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from controller.core.mixing import ChannelSlice, Mixture, ShuffledConcat
 from controller.core.network import INPUT, Layer, Network
 from controller.core.primitives import (
     Add,
@@ -26,6 +27,7 @@ from controller.core.primitives import (
     SelfAttention,
     Sigmoid,
 )
+from controller.models.mixing import MixtureSum, Shuffle, Slice
 
 
 class Sum(nn.Module):
@@ -100,6 +102,9 @@ _MODULES: dict[type[Primitive], Callable[..., nn.Module]] = {
     Sigmoid: lambda _layer, _: nn.Sigmoid(),
     Scale: lambda _layer, _: Scaling(),
     SelfAttention: lambda _, attention: Attention(attention.heads),
+    Mixture: lambda _, mixture: MixtureSum(mixture.name),
+    ChannelSlice: lambda _, part: Slice(part.start, part.stop),
+    ShuffledConcat: lambda _, joined: Shuffle(joined.parts),
     Resize: lambda _, resize: nn.Upsample((resize.height, resize.width), mode="bilinear"),
 }
 """How each primitive becomes a module, given its layer and itself."""

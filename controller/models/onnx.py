@@ -12,6 +12,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from controller.core.mixing import Mixture
 from controller.core.network import INPUT, Layer, Network
 from controller.core.primitives import (
     Add,
@@ -65,6 +66,8 @@ _NODES: Mapping[type[Primitive], Callable[[Any], tuple[str, dict[str, Any]]]] = 
     Linear: lambda _: ("Gemm", {"transB": 1}),
     Add: lambda _: ("Sum", {}),
     Sigmoid: lambda _: ("Sigmoid", {}),
+    # What a supernet is exported for is the time of its parts: without coefficients, as the module's at first.
+    Mixture: lambda _: ("Sum", {}),
 }
 """Operator and attributes for each primitive that is one node."""
 

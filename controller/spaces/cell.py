@@ -11,13 +11,14 @@ Source: Dong and Yang 2020, NAS-Bench-201, section 2.1. We differ in the shortcu
 3×3 rather than 2×2 pixels, so that images of odd sizes keep their border.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
 
 from controller.core.architecture import Architecture, Choice, ChoiceValue
 from controller.core.errors import SpaceError
+from controller.core.mixing import AUXILIARY, ChannelSlice, Mixture, ShuffledConcat
 from controller.core.network import INPUT, Network, NetworkBuilder, analyse
 from controller.core.plugins import find_plugin
 from controller.core.primitives import (
@@ -173,6 +174,27 @@ class CellSpace:
             )
         return self._network(cell, architecture.values)
 
+    def mixed(self, part: int = 1) -> Network:
+        """Return the supernet: every operation on every edge, added up by mixtures.
+
+        An edge's mixture has the name of its choice and the operations as terms, and then the node's input itself as
+        `auxiliary`; `node_J` mixes the edges that lead to node J. Sizes are the lower middle of those to choose from.
+
+        Args:
+            part: One in so many channels goes through the operations, the others pass by, where that divides them.
+
+        Source: Liu et al. 2019, DARTS, section 2.2; Xu et al. 2020, PC-DARTS, section 3.2, for the channels that pass
+        by; Chu et al. 2021, DARTS-, section 3.3, for the auxiliary input.
+        """
+        return self._skeleton(
+            self.mixed_sizes(), lambda builder, source: self._mix_cell(builder, source, part)
+        )
+
+    def mixed_sizes(self) -> dict[str, ChoiceValue]:
+        """Return the number of channels and of cells in the lower middle of those to choose from."""
+        sizes = {"channels": self.channels, "cells": self.cells}
+        return {name: options[(len(options) - 1) // 2] for name, options in sizes.items()}
+
     def figures(self, architecture: Architecture) -> Mapping[str, float]:
         """Return what the network's graph tells.
 
@@ -222,6 +244,12 @@ class CellSpace:
         return canonical
 
     def _network(self, cell: Cell, values: Mapping[str, ChoiceValue]) -> Network:
+        return self._skeleton(values, lambda builder, source: self._lower_cell(builder, cell, source))
+
+    def _skeleton(
+        self, values: Mapping[str, ChoiceValue], add_cell: Callable[[NetworkBuilder, str], str]
+    ) -> Network:
+        """Return the network around the cells that add_cell adds."""
         channels = int(values.get("channels", self.channels[0]))
         count = int(values.get("cells", self.cells[0]))
         builder = NetworkBuilder(input_shape=self.input_shape)
@@ -234,7 +262,7 @@ class CellSpace:
                     value = _reduction(builder, value, channels << stage)
             for index in range(stage * count + 1, (stage + 1) * count + 1):
                 with builder.block(f"cell_{index}", "cell"):
-                    value = self._lower_cell(builder, cell, value)
+                    value = add_cell(builder, value)
         with builder.block("head", "head"):
             value = builder.add("relu", ReLU(), builder.add("bn", BatchNorm2d(), value))
             builder.add("classifier", Linear(self.classes), builder.add("pool", GlobalAvgPool2d(), value))
@@ -255,6 +283,40 @@ class CellSpace:
             if terms:
                 nodes[to] = builder.add(f"node_{to}", Add(), *terms) if len(terms) > 1 else terms[0]
         return nodes[self.nodes - 1]
+
+    def _mix_cell(self, builder: NetworkBuilder, source: str, part: int) -> str:
+        channels = builder.shape(source)[0]
+        mixed = channels // part if channels % part == 0 else channels
+        nodes = [source]
+        through: list[tuple[str, str]] = []  # what operations read of each node, as it is and activated
+        for to in range(1, self.nodes):
+            through.append(_readable(builder, nodes[-1], to - 1, mixed))
+            arriving = []
+            for origin, (value, activated) in enumerate(through):
+                terms = []
+                for name, operation in self.by_name.items():
+                    with builder.prefix(f"edge_{to}_{origin}_{name}"):
+                        terms.append(
+                            operation.lower(builder, activated if operation.activated else value, mixed, 1)
+                        )
+                mixture = Mixture(edge_name((to, origin)), (*self.by_name, AUXILIARY))
+                arrived = builder.add(f"edge_{to}_{origin}", mixture, *terms, value)
+                if mixed < channels:
+                    passing = builder.add(
+                        f"passing_{to}_{origin}", ChannelSlice(mixed, channels), nodes[origin]
+                    )
+                    arrived = builder.add(f"joined_{to}_{origin}", ShuffledConcat(part), arrived, passing)
+                arriving.append(arrived)
+            mixture = Mixture(f"node_{to}", tuple(edge_name((to, origin)) for origin in range(to)))
+            nodes.append(builder.add(f"node_{to}", mixture, *arriving))
+        return nodes[-1]
+
+
+def _readable(builder: NetworkBuilder, source: str, node: int, channels: int) -> tuple[str, str]:
+    """Return the first channels of a node, as they are and activated."""
+    if channels < builder.shape(source)[0]:
+        source = builder.add(f"part_{node}", ChannelSlice(0, channels), source)
+    return source, builder.add(f"relu_{node}", ReLU(), source)
 
 
 def edge_name(edge: Edge) -> str:

@@ -18,11 +18,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from controller.core.errors import ConfigurationError, NotFoundError, StoreError
+from controller.core.learning import LearningStep
 from controller.core.measurement import ExportedModel, Measurement
 from controller.core.trial import Trial
 from controller.store.owner import Owner
 from controller.store.records import Run, RunState, SavedTrials, columns_of, run_of, trial_of
-from controller.store.tables import blobs, measurements, metadata, runs, trials
+from controller.store.tables import blobs, curves, measurements, metadata, runs, trials
 
 if TYPE_CHECKING:
     import torch
@@ -176,7 +177,7 @@ class Store:
         if not take_over:
             _refuse_if_at_work(run)
         with self._transaction() as connection:
-            for table in (blobs, measurements, trials):
+            for table in (blobs, curves, measurements, trials):
                 connection.execute(delete(table).where(table.c.run_id == run.id))
             connection.execute(delete(runs).where(runs.c.id == run.id))
 
@@ -210,6 +211,30 @@ class Store:
                 .where(runs.c.id == run_id)
                 .values(algorithm_state=algorithm_state, elapsed_s=elapsed_s)
             )
+
+    def save_learnt(self, run_id: str, step: LearningStep, algorithm_state: bytes, elapsed_s: float) -> None:
+        """Add a point to each curve of an algorithm's own learning, together with the state that left it in."""
+        with self._transaction() as connection:
+            for name, value in step.curves.items():
+                connection.execute(
+                    insert(curves).values(run_id=run_id, name=name, step=step.number, value=value)
+                )
+            connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id)
+                .values(algorithm_state=algorithm_state, elapsed_s=elapsed_s)
+            )
+
+    def curves(self, run_id: str) -> dict[str, dict[int, float]]:
+        """Return what a run's algorithm learnt, by curve: values by step, in order."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(curves).where(curves.c.run_id == run_id).order_by(curves.c.name, curves.c.step)
+            ).all()
+        found: dict[str, dict[int, float]] = {}
+        for row in rows:
+            found.setdefault(row.name, {})[row.step] = row.value
+        return found
 
     def save_trial(
         self, run_id: str, trial: Trial, weights: "Mapping[str, torch.Tensor] | None" = None

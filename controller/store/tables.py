@@ -72,3 +72,12 @@ blobs = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("data", LargeBinary, nullable=False),
 )
+
+curves = Table(
+    "curves",
+    metadata,
+    _run_id(),
+    Column("name", String(128), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("value", Float, nullable=False),
+)

@@ -107,7 +107,7 @@ class Trainer:
         self.accelerator = accelerator
         self.precision = precision
         self._test = dataset.test
-        self._train, self._validation = (
+        self.images, self._validation = (
             Split(images=part.images.to(accelerator), labels=part.labels.to(accelerator))
             for part in (dataset.train, dataset.validation)
         )
@@ -142,13 +142,13 @@ class Trainer:
         started = time.perf_counter()
         module = seeded_module(network, recipe.seed).to(self.accelerator)
         generator = torch.Generator().manual_seed(recipe.seed)
-        steps = max(1, len(self._train) // recipe.batch_size)
+        steps = max(1, len(self.images) // recipe.batch_size)
         optimizer, scheduler = _optimizer(module, recipe, total_steps=steps * recipe.epochs)
         losses = []
         for epoch in range(recipe.epochs):
             module.train()
             total = torch.zeros((), device=self.accelerator)
-            for images, labels in self._batches(recipe.batch_size, generator):
+            for images, labels in self.batches(self.images, recipe.batch_size, generator):
                 total += self._step(module, optimizer, images, labels, recipe.label_smoothing)
                 scheduler.step()
             losses.append(float(total) / steps)
@@ -166,17 +166,17 @@ class Trainer:
         """Return the share of test images classified right: for the chosen network, after the search."""
         return self._accuracy(module.to(self.accelerator), self._test)
 
-    def _batches(
-        self, batch_size: int, generator: torch.Generator
+    def batches(
+        self, part: Split, batch_size: int, generator: torch.Generator
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield shuffled batches; the rest that fills none is left for another epoch's order."""
-        order = torch.randperm(len(self._train), generator=generator)
+        """Yield shuffled batches, augmented where images are natural; the rest that fills none is left for another epoch's order."""
+        order = torch.randperm(len(part), generator=generator)
         for start in range(0, max(1, len(order) - batch_size + 1), batch_size):
             chosen = order[start : start + batch_size].to(self.accelerator)
-            images = self._train.images[chosen]
+            images = part.images[chosen]
             if self.info.natural:
                 images = augment(images, generator)
-            yield normalise(images, self.info), self._train.labels[chosen]
+            yield normalise(images, self.info), part.labels[chosen]
 
     def _step(
         self,
@@ -187,13 +187,14 @@ class Trainer:
         label_smoothing: float,
     ) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
+        with self.autocast():
             loss = functional.cross_entropy(module(images), labels, label_smoothing=label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.detach()
 
-    def _autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return a context in which matrix multiplications have the trainer's precision."""
         if self.precision is torch.float32:
             return nullcontext()
         return torch.autocast(self.accelerator.type, dtype=self.precision)

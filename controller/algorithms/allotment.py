@@ -1,0 +1,86 @@
+"""What operators cost on a device, and the best options that a latency leaves room for."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from controller.core.learning import FloatVector
+from controller.core.mixing import Mixture
+from controller.core.network import INPUT, Network
+
+_BINS = 400  # that a budget is divided into
+
+IntArray = npt.NDArray[np.int64]
+
+
+def term_layers(network: Network) -> dict[str, dict[str, list[str]]]:
+    """Return the names of the layers that each term of each mixture is made of, in all mixtures of one name.
+
+    They are those that nothing but the term reads. A term without any passes its input on.
+
+    Args:
+        network: A supernet.
+    """
+    layers = {layer.name: layer for layer in network.layers}
+    readers = Counter(source for layer in network.layers for source in set(layer.inputs))
+    found: dict[str, dict[str, list[str]]] = {}
+    for layer in network.layers:
+        if not isinstance(layer.primitive, Mixture):
+            continue
+        of_mixture = found.setdefault(layer.primitive.name, {})
+        for term, source in zip(layer.primitive.terms, layer.inputs, strict=True):
+            own, waiting = of_mixture.setdefault(term, []), [source]
+            while waiting:
+                name = waiting.pop()
+                shared = name == INPUT or readers[name] > 1 or isinstance(layers[name].primitive, Mixture)
+                if not shared:
+                    own.append(name)
+                    waiting += layers[name].inputs
+    return found
+
+
+def best_options(
+    merits: Sequence[FloatVector],
+    costs: Sequence[FloatVector],
+    budget: float,
+    counted: Sequence[IntArray],
+    most_counted: int,
+) -> list[int] | None:
+    """Return the option of each choice whose merits have the largest sum, within a budget.
+
+    Dynamic programming over choices, costs rounded up to 1/400 of the budget.
+
+    Args:
+        merits: For each choice, of each option.
+        costs: For each choice, of each option; none below 0.
+        budget: Most that the options may cost together.
+        counted: For each choice, 1 for options of which there may only be so many, else 0.
+        most_counted: How many.
+
+    Returns:
+        None where nothing fits.
+    """
+    unit = budget / _BINS if budget > 0 else 1.0
+    bins = [np.ceil(np.minimum(cost / unit, _BINS + 1) - 1e-9).astype(int) for cost in costs]
+    if budget <= 0:
+        bins = [np.where(cost > 0, _BINS + 1, 0) for cost in costs]
+    best = np.zeros((_BINS + 1, most_counted + 1))  # of the choices from here on, by what is left
+    picks: list[IntArray] = []
+    for merit, size, extra in reversed(list(zip(merits, bins, counted, strict=True))):
+        values = np.full((len(merit), *best.shape), -np.inf)
+        for place in range(len(merit)):
+            b, c = int(size[place]), int(extra[place])
+            if b <= _BINS and c <= most_counted:
+                values[place, b:, c:] = merit[place] + best[: _BINS + 1 - b, : most_counted + 1 - c]
+        picks.append(values.argmax(axis=0))
+        best = values.max(axis=0)
+    if not np.isfinite(best[_BINS, most_counted]):
+        return None
+    left, allowed, chosen = _BINS, most_counted, []
+    for pick, size, extra in zip(reversed(picks), bins, counted, strict=True):
+        place = int(pick[left, allowed])
+        chosen.append(place)
+        left, allowed = left - int(size[place]), allowed - int(extra[place])
+    return chosen

@@ -1,0 +1,408 @@
+"""Differentiable search: one network that mixes all options, whose mixture is learnt by gradients.
+
+First, where a latency counts, the device times every operation of the supernet and a few whole networks. Then weights
+and mixtures take turns, weights alone at first. At the end each option is judged by what the loss gains when the others
+take its part, and the best options that the latency leaves room for are chosen; what they really take is measured, and
+the room corrected by it, until the target is met.
+
+Source: Liu et al. 2019, DARTS, for the mixture and its gradient; Xu et al. 2020, PC-DARTS, for partial channels and the
+weights of edges; Chu et al. 2021, DARTS-, section 3.3, for the auxiliary input that decays; Liang et al. 2019, DARTS+,
+section 4, for stopping at too many skips; Wang et al. 2021, Rethinking Architecture Selection in Differentiable NAS,
+section 4, for judging by removal, from which we differ in judging all choices at once, so that they can share a latency;
+Gu et al. 2021, DOTS, and Cai et al. 2019, ProxylessNAS, section 3.3, for an expected latency that is summed over operators.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from controller.algorithms.allotment import best_options, term_layers
+from controller.algorithms.proposals import Proposals, SavedState, up_to
+from controller.algorithms.relaxation import Relaxation
+from controller.core.architecture import Architecture, ChoiceValue
+from controller.core.errors import ConfigurationError
+from controller.core.learning import FloatVector, Laboratory, LearningStep, MixableSpace, Supernet
+from controller.core.mixing import mixtures
+from controller.core.protocols import Problem, Rng
+from controller.core.trial import Trial
+
+_LATENCY = "latency_ms"
+_WHOLE_NETWORKS = 6  # timed as a whole, to rescale the sums of their operators' times
+_AIMED = 0.96  # of the target: what is aimed at, since what comes out scatters
+_NEAR = 0.9  # of the target: what is near enough
+_CORRECTIONS = 5
+_ATTEMPTS = 200
+_DUAL_RATE = 0.05
+_SHARE_OF_TIME = 0.6  # of a search's time that may be spent on learning
+
+
+class _Device(BaseModel):
+    """What is known of a device: a network takes base_ms + scale · the sum of its operators' times.
+
+    Attributes:
+        target_ms: What a network may take; None where less is merely better.
+        costs_ms: Time of each option by choice, in the supernet.
+        base_ms: What every network takes.
+        scale: What becomes of an operator's time in a network.
+        correction: Measured over expected, of the latest network chosen.
+        weight: Of the expected latency in the loss.
+    """
+
+    target_ms: float | None
+    costs_ms: dict[str, list[float]] = {}
+    base_ms: float = 0.0
+    scale: float = 1.0
+    correction: float = 1.0
+    weight: float = 0.0
+
+    def expected_ms(self, shares: Mapping[str, FloatVector]) -> float:
+        """Return the latency of a mixture, or of a network, whose shares are 0 or 1."""
+        return self.base_ms + self.scale * self.sum_ms(shares)
+
+    def sum_ms(self, shares: Mapping[str, FloatVector]) -> float:
+        """Return the sum of the operators' times."""
+        return sum(float(shares[name] @ np.array(costs)) for name, costs in self.costs_ms.items())
+
+
+class _State(SavedState):
+    step: int
+    epoch: int
+    relaxation: dict[str, Any]
+    devices: dict[str, _Device]
+    merits: dict[str, list[float]]
+    chosen: list[int]
+    finished: bool
+    stopped: bool
+    supernet: str
+
+
+class Darts:
+    """Learns a mixture of all options, then proposes what it makes of them.
+
+    Until it has learnt, and where nothing is left of that, it proposes at random.
+
+    Args:
+        problem: What to search, and for what; its space must have a supernet.
+        seed: Of all random draws.
+        epochs: Passes of the weights over half of the training images.
+        warm_up: Share of them in which only weights learn.
+        unrolled: Whether the mixture's gradient looks one step of the weights ahead: twice as exact, three times as slow.
+        part: One in so many channels goes through the operations.
+        learning_rate: Of the mixture.
+        most_skips: Share of choices that may be made by passing the input on.
+
+    Raises:
+        ConfigurationError: If the space has no supernet.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        epochs: int = 20,
+        warm_up: float = 0.3,
+        unrolled: bool = False,
+        part: int = 4,
+        learning_rate: float = 0.02,
+        most_skips: float = 0.5,
+    ) -> None:
+        if not isinstance(problem.space, MixableSpace):
+            raise ConfigurationError(
+                "algorithm 'darts' trains one network with all options of a space, which this space has not; "
+                "expected the space cell, or another algorithm"
+            )
+        self._space = problem.space
+        self._network = problem.space.mixed()
+        self._trained = problem.space.mixed(part)
+        terms = mixtures(self._network)
+        self._choices = [choice for choice in problem.space.choices if choice.name in terms]
+        self._layers = term_layers(self._network)
+        self._relaxation = Relaxation(self._choices, terms, learning_rate)
+        self._epochs, self._warm_up, self._unrolled = epochs, round(warm_up * epochs), unrolled
+        self._most_skips = int(most_skips * len(self._choices))
+        self._devices = _devices(problem)
+        self._merits = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
+        self._chosen: list[int] = []
+        self._step = self._epoch = 0
+        self._stopped = self._finished = False
+        self._supernet: Supernet | None = None
+        self._saved_supernet = b""
+        self._proposals = Proposals(seed)
+
+    def learn(self, laboratory: Laboratory, spent: float) -> LearningStep | None:
+        """Time operators, or train for an epoch, or judge the options and choose.
+
+        Raises:
+            DeviceError: If a device cannot time the operators.
+        """
+        if self._finished:
+            return None
+        self._step += 1
+        if any(not device.costs_ms for device in self._devices.values()):
+            self._time_operators(laboratory)
+            return LearningStep(activity="timed operators", number=self._step, curves={})
+        if self._epoch < self._epochs and spent < _SHARE_OF_TIME:
+            return self._learn_an_epoch(laboratory)
+        self._judge(self._ready_supernet(laboratory))
+        self._choose(laboratory)
+        self._finished, self._supernet, self._saved_supernet = True, None, b""
+        return LearningStep(activity="chose operations", number=self._step, curves=self._expected())
+
+    def ask(self, count: int) -> list[Architecture]:
+        """Return what was chosen, then what comes near it."""
+        return up_to(count, self._propose)
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Count the trials as proposed: what is learnt is learnt before."""
+        self._proposals.add_told(trials)
+
+    def state(self) -> bytes:
+        """Return the generator's state, the mixture, what devices told, and the supernet while it is trained."""
+        saved = self._supernet.state() if self._supernet else self._saved_supernet
+        return _State(
+            rng=self._proposals.state(),
+            step=self._step,
+            epoch=self._epoch,
+            relaxation=self._relaxation.state(),
+            devices=self._devices,
+            merits={name: values.tolist() for name, values in self._merits.items()},
+            chosen=self._chosen,
+            finished=self._finished,
+            stopped=self._stopped,
+            supernet=base64.b64encode(saved).decode("ascii"),
+        ).dump()
+
+    def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
+        """Continue from state."""
+        restored = _State.model_validate_json(state)
+        self._proposals.restore(restored.rng, told, pending)
+        self._step, self._epoch = restored.step, restored.epoch
+        self._relaxation.restore(restored.relaxation)
+        self._devices = restored.devices
+        self._merits = {name: np.array(values) for name, values in restored.merits.items()}
+        self._chosen, self._finished, self._stopped = restored.chosen, restored.finished, restored.stopped
+        self._saved_supernet = base64.b64decode(restored.supernet)
+
+    def _time_operators(self, laboratory: Laboratory) -> None:
+        """Learn from each device what every option costs, and what becomes of that in whole networks."""
+        sampled = [self._random_options(self._proposals.rng) for _ in range(_WHOLE_NETWORKS)]
+        networks = [architecture for architecture in sampled if architecture is not None]
+        for name, device in self._devices.items():
+            layers_ms = laboratory.profile(self._network, name).layers_ms
+            device.costs_ms = {
+                choice.name: [
+                    sum(layers_ms.get(layer, 0.0) for layer in self._layers[choice.name].get(str(option), ()))
+                    for option in choice.options
+                ]
+                for choice in self._choices
+            }
+            sums = [device.sum_ms(self._shares(architecture)) for architecture in networks]
+            whole = [
+                laboratory.profile(self._space.lower(architecture), name).latency_ms
+                for architecture in networks
+            ]
+            device.base_ms, device.scale = _line(sums, whole)
+
+    def _learn_an_epoch(self, laboratory: Laboratory) -> LearningStep:
+        supernet = self._ready_supernet(laboratory)
+        supernet.begin_epoch()
+        auxiliary = 1.0 - self._epoch / self._epochs
+        before = self._relaxation.state()
+        for _ in range(supernet.steps_per_epoch):
+            if self._epoch >= self._warm_up and not self._stopped:
+                self._learn_mixture(supernet, auxiliary)
+            supernet.train_weights(self._relaxation.coefficients(auxiliary))
+        if self._skips() > self._most_skips:
+            self._relaxation.restore(before)
+            self._stopped = True
+        self._epoch += 1
+        loss, accuracy = supernet.loss(self._relaxation.coefficients(auxiliary))
+        curves = {
+            "alpha_entropy": self._relaxation.entropy(),
+            "validation_loss": loss,
+            "validation_accuracy": accuracy,
+            **self._expected(),
+        }
+        return LearningStep(
+            activity=f"trained the supernet, epoch {self._epoch} of {self._epochs}",
+            number=self._step,
+            curves=curves,
+        )
+
+    def _learn_mixture(self, supernet: Supernet, auxiliary: float) -> None:
+        """Take one step on the mixture, and one on the weight of each latency that has a target."""
+        _, slopes = supernet.gradient(self._relaxation.coefficients(auxiliary), unrolled=self._unrolled)
+        shares = self._relaxation.probabilities()
+        of_shares = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
+        for device in self._devices.values():
+            if device.target_ms is None:
+                continue
+            excess = device.expected_ms(shares) / device.target_ms - 1
+            device.weight = max(0.0, device.weight + _DUAL_RATE * excess)
+            if excess > 0:
+                for name, costs in device.costs_ms.items():
+                    of_shares[name] += device.weight * device.scale * np.array(costs) / device.target_ms
+        self._relaxation.step(slopes, of_shares)
+
+    def _ready_supernet(self, laboratory: Laboratory) -> Supernet:
+        if self._supernet is None:
+            self._supernet = laboratory.supernet(self._trained, self._epochs)
+            if self._saved_supernet:
+                self._supernet.restore(self._saved_supernet)
+        return self._supernet
+
+    def _judge(self, supernet: Supernet) -> None:
+        """Learn the merit of each option: what the loss gains when the others take its part.
+
+        Of an option that adds nothing that cannot be told; it is chosen where no other fits.
+        """
+        whole, _ = supernet.loss(self._relaxation.coefficients())
+        for choice in self._choices:
+            merits = np.full(len(choice.options), np.nan)
+            for place, option in enumerate(choice.options):
+                if str(option) in self._layers[choice.name]:
+                    loss, _ = supernet.loss(self._relaxation.coefficients(without=(choice.name, place)))
+                    merits[place] = loss - whole
+            least, most = np.nanmin(merits), np.nanmax(merits)
+            self._merits[choice.name] = np.where(np.isnan(merits), 2 * least - most, merits)
+
+    def _choose(self, laboratory: Laboratory) -> None:
+        """Choose the best options that fit, and measure what they take until it is near the target, or below it.
+
+        Where several devices have a target, each network is measured on all of them.
+        """
+        for _ in range(_CORRECTIONS):
+            found = self._best(self._merits, room=1.0)
+            if found is None:
+                return
+            self._chosen = found
+            architecture = self._composed(found)
+            if architecture is None or not self._devices:
+                return
+            network, shares = self._space.lower(architecture), self._shares(architecture)
+            fits, near = True, False
+            for name, device in self._devices.items():
+                measured_ms = laboratory.profile(network, name).latency_ms
+                device.correction = measured_ms / device.expected_ms(shares)
+                if device.target_ms is not None:
+                    fits = fits and measured_ms <= device.target_ms
+                    near = near or measured_ms >= _NEAR * device.target_ms
+            if fits and (near or self._best(self._merits, room=1.0) == found):
+                return
+
+    def _best(self, merits: Mapping[str, FloatVector], room: float) -> list[int] | None:
+        """Return the options with the best merits that every device has room for.
+
+        Args:
+            merits: By choice, of each option.
+            room: Share of it that may be used: of the target, or of what the slowest options take.
+        """
+        relative = [np.zeros(len(choice.options)) for choice in self._choices]
+        for device in self._devices.values():
+            costs = [
+                device.correction * device.scale * np.array(device.costs_ms[c.name]) for c in self._choices
+            ]
+            budget = sum(float(cost.max()) for cost in costs)
+            if device.target_ms is not None:
+                budget = _AIMED * device.target_ms - device.correction * device.base_ms
+            budget = max(1e-9, room * budget)
+            relative = [np.maximum(found, cost / budget) for found, cost in zip(relative, costs, strict=True)]
+        return best_options(
+            [merits[choice.name] for choice in self._choices],
+            relative,
+            1.0,
+            [
+                np.array(
+                    [self._passes_on(choice.name, str(option)) for option in choice.options], dtype=np.int64
+                )
+                for choice in self._choices
+            ],
+            self._most_skips,
+        )
+
+    def _propose(self) -> Architecture | None:
+        if self._chosen:
+            first = self._composed(self._chosen)
+            if first is not None and first not in self._proposals:
+                self._proposals.add(first)
+                return first
+        near = (self._near,) if self._finished else ()
+        return self._proposals.fresh(*near, self._space.sample)
+
+    def _near(self, rng: Rng) -> Architecture:
+        """Return what is best by merits that are a little different, in some of the room."""
+        scale = float(np.mean([np.ptp(values) for values in self._merits.values()])) / 4
+        merits = {
+            name: values + scale * rng.gumbel(size=len(values)) for name, values in self._merits.items()
+        }
+        room = 1.0 if rng.random() < 0.5 else rng.uniform(0.2, 1.0)
+        found = self._best(merits, room)
+        architecture = None if found is None else self._composed(found)
+        return self._space.sample(rng) if architecture is None else architecture
+
+    def _random_options(self, rng: Rng) -> Architecture | None:
+        for _ in range(_ATTEMPTS):
+            found = self._composed([int(rng.integers(len(choice.options))) for choice in self._choices])
+            if found is not None:
+                return found
+        return None
+
+    def _composed(self, places: Sequence[int]) -> Architecture | None:
+        sizes = self._space.mixed_sizes()
+        values: dict[str, ChoiceValue] = {
+            choice.name: sizes[choice.name] for choice in self._space.choices if choice.name in sizes
+        }
+        for choice, place in zip(self._choices, places, strict=True):
+            values[choice.name] = choice.options[place]
+        return self._space.compose(values)
+
+    def _shares(self, architecture: Architecture) -> dict[str, FloatVector]:
+        return {
+            choice.name: np.array([float(option == architecture[choice.name]) for option in choice.options])
+            for choice in self._choices
+        }
+
+    def _passes_on(self, choice: str, option: str) -> bool:
+        return self._layers[choice].get(option) == []
+
+    def _skips(self) -> int:
+        """Return how many choices would be made by passing the input on."""
+        shares = self._relaxation.probabilities()
+        return sum(
+            self._passes_on(choice.name, str(choice.options[int(np.argmax(shares[choice.name]))]))
+            for choice in self._choices
+        )
+
+    def _expected(self) -> dict[str, float]:
+        shares = self._relaxation.probabilities()
+        return {
+            f"expected_{_LATENCY}@{name}": device.expected_ms(shares)
+            for name, device in self._devices.items()
+        }
+
+
+def _devices(problem: Problem) -> dict[str, _Device]:
+    """Return the devices whose latency counts, with the tightest bound on it."""
+    found: dict[str, _Device] = {}
+    for objective in problem.objectives:
+        if objective.metric.name == _LATENCY and objective.device:
+            found.setdefault(objective.device, _Device(target_ms=None))
+    for constraint in problem.constraints:
+        objective = constraint.objective
+        if objective.metric.name == _LATENCY and objective.device and constraint.upper:
+            device = found.setdefault(objective.device, _Device(target_ms=None))
+            device.target_ms = min(constraint.bound, device.target_ms or constraint.bound)
+    return found
+
+
+def _line(sums: Sequence[float], whole: Sequence[float]) -> tuple[float, float]:
+    """Return base and scale of the line nearest to the points, neither below 0; the mean ratio where no line fits."""
+    if len(set(sums)) > 1:
+        scale, base = np.polyfit(sums, whole, 1)
+        if scale > 0 and base >= 0:
+            return float(base), float(scale)
+    total = sum(sums)
+    return 0.0, sum(whole) / total if total > 0 else 1.0

@@ -1,0 +1,94 @@
+"""What an algorithm that learns by itself is given: the trainer's images, and the boards."""
+
+from collections.abc import Mapping
+
+from controller.core.errors import BenchmarkFailedError, ConfigurationError
+from controller.core.learning import Profile
+from controller.core.measurement import Measurement, MeasurementMode, ModelFormat
+from controller.core.network import Network
+from controller.core.options import MeasurementOptions
+from controller.evaluation import Board
+from controller.models.artifact import export
+from controller.models.module import seeded_module
+from controller.store.store import Store
+from controller.training.recipe import TrainingRecipe
+from controller.training.supernet import TrainedSupernet
+from controller.training.trainer import Trainer
+
+_PROFILED = "profiled"
+"""What measurements that belong to no trial are saved under."""
+
+
+class SearchLaboratory:
+    """Trains and measures in the name of a run; see `controller.core.learning.Laboratory`.
+
+    Args:
+        run_id: The run that measurements are saved under.
+        store: Where they are saved.
+        trainer: Has the images.
+        recipe: How networks are trained.
+        boards: Devices by name.
+        threads: Threads inside one operator on every board; 0 for as many as it has physical cores.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        store: Store,
+        trainer: Trainer,
+        recipe: TrainingRecipe,
+        boards: Mapping[str, Board],
+        threads: int,
+    ) -> None:
+        self._run_id = run_id
+        self._store = store
+        self._trainer = trainer
+        self._recipe = recipe
+        self._boards = boards
+        self._options = MeasurementOptions(threads=threads, profile=True)
+
+    def supernet(self, network: Network, epochs: int) -> TrainedSupernet:
+        """Return an untrained supernet."""
+        return TrainedSupernet(self._trainer, network, self._recipe, epochs)
+
+    def profile(self, network: Network, device: str) -> Profile:
+        """Return a network's time on a device as a whole and by layer, measured and saved.
+
+        Raises:
+            DeviceUnreachableError: If the device stays away.
+            ConfigurationError: If it cannot measure this network or does not tell of layers.
+        """
+        model = export(seeded_module(network, self._recipe.seed), ModelFormat.ONNX)
+        try:
+            measurement = self._boards[device].bench.measure(
+                model,
+                request_id=f"{self._run_id}-{_PROFILED}-{device}-{model.sha256[:16]}",
+                model_name=_PROFILED,
+                mode=MeasurementMode.SEARCH,
+                options=self._options,
+            )
+        except BenchmarkFailedError as error:
+            raise ConfigurationError(
+                f"operators cannot be timed on device {device!r}: {error}; search without a figure of it"
+            ) from error
+        self._store.save_measurement(self._run_id, _PROFILED, device, measurement)
+        if not measurement.operators:
+            raise ConfigurationError(
+                f"device {device!r} does not tell where the time goes: {measurement.operators_absent_reason}; "
+                "search with another algorithm"
+            )
+        return Profile(latency_ms=measurement.latency.median_ms, layers_ms=_by_layer(network, measurement))
+
+
+def _by_layer(network: Network, measurement: Measurement) -> dict[str, float]:
+    """Return the time of each layer: an operator belongs to the layer with the longest name that its own begins with."""
+    times: dict[str, float] = {}
+    names = {layer.name for layer in network.layers}
+    for operator in measurement.operators:
+        name = operator.layer
+        while name and name not in names:
+            name = name[: max(name.rfind("_"), name.rfind("."), 0)]
+        if name:
+            times[name] = times.get(name, 0.0) + operator.mean_ms
+    return times
