@@ -104,7 +104,7 @@ class DartsConfig(_Section):
     warm_up: float = Field(default=0.3, ge=0, lt=1)
     unrolled: bool = False
     part: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=0.02, gt=0)
+    travel: float = Field(default=5.0, gt=0)
     most_skips: float = Field(default=0.5, ge=0, le=1)
 
 

@@ -1,22 +1,24 @@
 """What operators cost on a device, and the best options that a latency leaves room for."""
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from controller.core.learning import FloatVector
 from controller.core.mixing import Mixture
-from controller.core.network import INPUT, Network
+from controller.core.network import INPUT, Layer, Network
+from controller.core.primitives import Primitive, Shape
 
 _BINS = 400  # that a budget is divided into
 
 IntArray = npt.NDArray[np.int64]
 
 
-def term_layers(network: Network) -> dict[str, dict[str, list[str]]]:
-    """Return the names of the layers that each term of each mixture is made of, in all mixtures of one name.
+def term_layers(network: Network) -> dict[str, dict[str, list[tuple[Layer, ...]]]]:
+    """Return the layers that each term is made of, by mixture and term: a tuple for each mixture of one name.
 
     They are those that nothing but the term reads. A term without any passes its input on.
 
@@ -25,20 +27,57 @@ def term_layers(network: Network) -> dict[str, dict[str, list[str]]]:
     """
     layers = {layer.name: layer for layer in network.layers}
     readers = Counter(source for layer in network.layers for source in set(layer.inputs))
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, list[tuple[Layer, ...]]]] = {}
     for layer in network.layers:
         if not isinstance(layer.primitive, Mixture):
             continue
         of_mixture = found.setdefault(layer.primitive.name, {})
         for term, source in zip(layer.primitive.terms, layer.inputs, strict=True):
-            own, waiting = of_mixture.setdefault(term, []), [source]
+            own: list[Layer] = []
+            waiting = [source]
             while waiting:
                 name = waiting.pop()
                 shared = name == INPUT or readers[name] > 1 or isinstance(layers[name].primitive, Mixture)
                 if not shared:
-                    own.append(name)
+                    own.append(layers[name])
                     waiting += layers[name].inputs
+            of_mixture.setdefault(term, []).append(tuple(own))
     return found
+
+
+def term_costs(
+    terms: Mapping[str, Mapping[str, Sequence[tuple[Layer, ...]]]], layers_ms: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """Return what each term costs, by mixture and term, summed over all mixtures of one name.
+
+    Equal operations on equal shapes cost the same, their mean: a runtime does what two edges do alike to one input only
+    once, and then tells of one of them.
+
+    Args:
+        terms: What `term_layers` returns.
+        layers_ms: Time of layers by name, those alone that the device tells of.
+    """
+    times: dict[_Signature, list[float]] = {}
+    for of_mixture in terms.values():
+        for layers in itertools.chain.from_iterable(of_mixture.values()):
+            told = [layers_ms[layer.name] for layer in layers if layer.name in layers_ms]
+            if told:
+                times.setdefault(_signature(layers), []).append(sum(told))
+    means = {signature: float(np.mean(values)) for signature, values in times.items()}
+    return {
+        name: {
+            term: sum(means.get(_signature(layers), 0.0) for layers in instances)
+            for term, instances in of_mixture.items()
+        }
+        for name, of_mixture in terms.items()
+    }
+
+
+_Signature = tuple[tuple[Primitive, tuple[Shape, ...]], ...]
+
+
+def _signature(layers: Sequence[Layer]) -> _Signature:
+    return tuple((layer.primitive, layer.input_shapes) for layer in layers)
 
 
 def best_options(

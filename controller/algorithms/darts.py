@@ -1,14 +1,15 @@
 """Differentiable search: one network that mixes all options, whose mixture is learnt by gradients.
 
 First, where a latency counts, the device times every operation of the supernet and a few whole networks. Then weights
-and mixtures take turns, weights alone at first. At the end each option is judged by what the loss gains when the others
-take its part, and the best options that the latency leaves room for are chosen; what they really take is measured, and
+and mixtures take turns, weights alone at first. At the end each option is judged by the loss that is left when its choice
+is made that way, and the best options that the latency leaves room for are chosen; what they really take is measured, and
 the room corrected by it, until the target is met.
 
 Source: Liu et al. 2019, DARTS, for the mixture and its gradient; Xu et al. 2020, PC-DARTS, for partial channels and the
 weights of edges; Chu et al. 2021, DARTS-, section 3.3, for the auxiliary input that decays; Liang et al. 2019, DARTS+,
 section 4, for stopping at too many skips; Wang et al. 2021, Rethinking Architecture Selection in Differentiable NAS,
-section 4, for judging by removal, from which we differ in judging all choices at once, so that they can share a latency;
+section 3.1, for judging options by what discretizing them leaves rather than by their shares: we do so without training
+in between, and for all choices at once, so that they can share a latency;
 Gu et al. 2021, DOTS, and Cai et al. 2019, ProxylessNAS, section 3.3, for an expected latency that is summed over operators.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from controller.algorithms.allotment import best_options, term_layers
+from controller.algorithms.allotment import best_options, term_costs, term_layers
 from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.algorithms.relaxation import Relaxation
 from controller.core.architecture import Architecture, ChoiceValue
@@ -91,7 +92,7 @@ class Darts:
         warm_up: Share of them in which only weights learn.
         unrolled: Whether the mixture's gradient looks one step of the weights ahead: twice as exact, three times as slow.
         part: One in so many channels goes through the operations.
-        learning_rate: Of the mixture.
+        travel: How far a parameter of the mixture may move in all: softmax makes its exponential of it.
         most_skips: Share of choices that may be made by passing the input on.
 
     Raises:
@@ -106,7 +107,7 @@ class Darts:
         warm_up: float = 0.3,
         unrolled: bool = False,
         part: int = 4,
-        learning_rate: float = 0.02,
+        travel: float = 5.0,
         most_skips: float = 0.5,
     ) -> None:
         if not isinstance(problem.space, MixableSpace):
@@ -120,7 +121,8 @@ class Darts:
         terms = mixtures(self._network)
         self._choices = [choice for choice in problem.space.choices if choice.name in terms]
         self._layers = term_layers(self._network)
-        self._relaxation = Relaxation(self._choices, terms, learning_rate)
+        self._relaxation = Relaxation(self._choices, terms)
+        self._travel = travel
         self._epochs, self._warm_up, self._unrolled = epochs, round(warm_up * epochs), unrolled
         self._most_skips = int(most_skips * len(self._choices))
         self._devices = _devices(problem)
@@ -191,12 +193,9 @@ class Darts:
         sampled = [self._random_options(self._proposals.rng) for _ in range(_WHOLE_NETWORKS)]
         networks = [architecture for architecture in sampled if architecture is not None]
         for name, device in self._devices.items():
-            layers_ms = laboratory.profile(self._network, name).layers_ms
+            costs = term_costs(self._layers, laboratory.profile(self._network, name).layers_ms)
             device.costs_ms = {
-                choice.name: [
-                    sum(layers_ms.get(layer, 0.0) for layer in self._layers[choice.name].get(str(option), ()))
-                    for option in choice.options
-                ]
+                choice.name: [costs[choice.name].get(str(option), 0.0) for option in choice.options]
                 for choice in self._choices
             }
             sums = [device.sum_ms(self._shares(architecture)) for architecture in networks]
@@ -245,7 +244,8 @@ class Darts:
             if excess > 0:
                 for name, costs in device.costs_ms.items():
                     of_shares[name] += device.weight * device.scale * np.array(costs) / device.target_ms
-        self._relaxation.step(slopes, of_shares)
+        steps = max(1, self._epochs - self._warm_up) * supernet.steps_per_epoch
+        self._relaxation.step(slopes, of_shares, self._travel / steps)
 
     def _ready_supernet(self, laboratory: Laboratory) -> Supernet:
         if self._supernet is None:
@@ -255,19 +255,16 @@ class Darts:
         return self._supernet
 
     def _judge(self, supernet: Supernet) -> None:
-        """Learn the merit of each option: what the loss gains when the others take its part.
-
-        Of an option that adds nothing that cannot be told; it is chosen where no other fits.
-        """
+        """Learn the merit of each option: what the mixture's loss falls by when its choice is made that way."""
         whole, _ = supernet.loss(self._relaxation.coefficients())
         for choice in self._choices:
-            merits = np.full(len(choice.options), np.nan)
-            for place, option in enumerate(choice.options):
-                if str(option) in self._layers[choice.name]:
-                    loss, _ = supernet.loss(self._relaxation.coefficients(without=(choice.name, place)))
-                    merits[place] = loss - whole
-            least, most = np.nanmin(merits), np.nanmax(merits)
-            self._merits[choice.name] = np.where(np.isnan(merits), 2 * least - most, merits)
+            made = (
+                self._relaxation.coefficients(made={choice.name: place})
+                for place in range(len(choice.options))
+            )
+            self._merits[choice.name] = np.array(
+                [whole - supernet.loss(coefficients)[0] for coefficients in made]
+            )
 
     def _choose(self, laboratory: Laboratory) -> None:
         """Choose the best options that fit, and measure what they take until it is near the target, or below it.
@@ -366,7 +363,8 @@ class Darts:
         }
 
     def _passes_on(self, choice: str, option: str) -> bool:
-        return self._layers[choice].get(option) == []
+        terms = self._layers[choice].get(option)
+        return terms is not None and not any(terms)
 
     def _skips(self) -> int:
         """Return how many choices would be made by passing the input on."""

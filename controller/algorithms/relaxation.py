@@ -32,7 +32,6 @@ class Relaxation:
     ) -> None:
         self._terms = terms
         self._options = {choice.name: [str(option) for option in choice.options] for choice in choices}
-        self._rate = learning_rate
         sizes = {name: len(self._options.get(name, terms[name])) for name in terms}
         self._parameters = {name: np.zeros(size) for name, size in sizes.items()}
         self._moments = [{name: np.zeros(size) for name, size in sizes.items()} for _ in _DECAYS]
@@ -42,25 +41,15 @@ class Relaxation:
         """Return the share of each option of each choice, in the order of its options."""
         return {name: _softmax(self._parameters[name]) for name in self._options}
 
-    def coefficients(
-        self,
-        auxiliary: float = 0.0,
-        without: tuple[str, int] | None = None,
-        fixed: Mapping[str, int] | None = None,
-    ) -> Coefficients:
+    def coefficients(self, auxiliary: float = 0.0, made: Mapping[str, int] | None = None) -> Coefficients:
         """Return the coefficients of all mixtures.
 
         Args:
             auxiliary: That of the auxiliary input.
-            without: A choice and the place of an option that the others share the part of.
-            fixed: Choices that are made, by the place of their option.
+            made: Choices that are made already, by the place of their option.
         """
         shares = self.probabilities()
-        if without is not None:
-            name, place = without
-            shares[name] = np.delete(shares[name], place)
-            shares[name] = np.insert(shares[name] / max(_EPSILON, float(shares[name].sum())), place, 0.0)
-        for name, place in (fixed or {}).items():
+        for name, place in (made or {}).items():
             shares[name] = np.eye(len(shares[name]))[place]
         found = {}
         for name, terms in self._terms.items():
@@ -71,12 +60,13 @@ class Relaxation:
             found[name] = np.array([auxiliary if term == AUXILIARY else by_option[term] for term in terms])
         return found
 
-    def step(self, slopes: Coefficients, of_shares: Mapping[str, FloatVector]) -> None:
+    def step(self, slopes: Coefficients, of_shares: Mapping[str, FloatVector], rate: float) -> None:
         """Take one step of Adam down the gradient.
 
         Args:
             slopes: Of the loss by the coefficients of each mixture.
             of_shares: Of what else is minimised, by the share of each option of each choice.
+            rate: How far a parameter moves at most, about.
         """
         self._steps += 1
         for name, parameters in self._parameters.items():
@@ -93,7 +83,7 @@ class Relaxation:
                 moments[name] / (1 - decay**self._steps)
                 for moments, decay in zip(self._moments, _DECAYS, strict=True)
             )
-            self._parameters[name] = parameters - self._rate * mean / (np.sqrt(square) + _EPSILON)
+            self._parameters[name] = parameters - rate * mean / (np.sqrt(square) + _EPSILON)
 
     def entropy(self) -> float:
         """Return how undecided the choices are, their mean entropy over the largest possible: 1 at first, 0 when all are made."""

@@ -82,14 +82,15 @@ class TrainedSupernet:
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._loss(next(self._streams[0]), self._tensors(coefficients))
         loss.backward()  # type: ignore[no-untyped-call]
-        if not math.isfinite(float(loss)):
+        value = float(loss.detach())
+        if not math.isfinite(value):
             raise TrainingFailedError(
                 f"the supernet diverged in step {self._steps_done + 1} with learning rate {self._rate():g}; lower it"
             )
         nn.utils.clip_grad_norm_(self._weights, _MOST_CLIPPED)
         self._optimizer.step()
         self._steps_done += 1
-        return float(loss)
+        return value
 
     def gradient(self, coefficients: Coefficients, *, unrolled: bool) -> tuple[float, Coefficients]:
         """Return the loss on a batch of the other half, and its gradient by the coefficients.
@@ -187,7 +188,7 @@ class TrainedSupernet:
         by_name = {
             name: slope.detach().double().cpu().numpy() for name, slope in zip(tensors, slopes, strict=False)
         }
-        return float(loss), by_name, list(slopes[len(tensors) :])
+        return float(loss.detach()), by_name, list(slopes[len(tensors) :])
 
     def _tensors(self, coefficients: Coefficients) -> dict[str, torch.Tensor]:
         return {
