@@ -15,12 +15,13 @@ Gu et al. 2021, DOTS, and Cai et al. 2019, ProxylessNAS, section 3.3, for an exp
 
 import base64
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
 
-from controller.algorithms.allotment import best_options, term_costs, term_layers
+from controller.algorithms.allotment import IntArray, best_options, term_costs, term_layers
 from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.algorithms.relaxation import Relaxation
 from controller.core.architecture import Architecture, ChoiceValue
@@ -35,6 +36,7 @@ _WHOLE_NETWORKS = 6  # timed as a whole, to rescale the sums of their operators'
 _AIMED = 0.96  # of the target: what is aimed at, since what comes out scatters
 _NEAR = 0.9  # of the target: what is near enough
 _CORRECTIONS = 5
+_PRICES = tuple(0.25 * 2**power for power in range(8))
 _ATTEMPTS = 200
 _DUAL_RATE = 0.05
 _SHARE_OF_TIME = 0.6  # of a search's time that may be spent on learning
@@ -272,11 +274,8 @@ class Darts:
         Where several devices have a target, each network is measured on all of them.
         """
         for _ in range(_CORRECTIONS):
-            found = self._best(self._merits, room=1.0)
-            if found is None:
-                return
+            found, architecture = self._best_network()
             self._chosen = found
-            architecture = self._composed(found)
             if architecture is None or not self._devices:
                 return
             network, shares = self._space.lower(architecture), self._shares(architecture)
@@ -287,38 +286,58 @@ class Darts:
                 if device.target_ms is not None:
                     fits = fits and measured_ms <= device.target_ms
                     near = near or measured_ms >= _NEAR * device.target_ms
-            if fits and (near or self._best(self._merits, room=1.0) == found):
+            if fits and (near or self._best_network()[0] == found):
                 return
+
+    def _best_network(self) -> tuple[list[int], Architecture | None]:
+        """Return the best options that fit and make a network, and it; of many that do not, merits are moved a little."""
+        spread = self._spread()
+        for attempt in range(_ATTEMPTS):
+            noise = 0.02 * attempt * spread
+            merits = {
+                name: values + noise * self._proposals.rng.gumbel(size=len(values)) if noise else values
+                for name, values in self._merits.items()
+            }
+            found = self._best(merits, room=1.0)
+            architecture = None if found is None else self._composed(found)
+            if found is not None and architecture is not None:
+                return found, architecture
+        return [], None
+
+    def _spread(self) -> float:
+        """Return how far apart the merits of a choice's options are, on average."""
+        return float(np.mean([np.ptp(values) for values in self._merits.values()]))
 
     def _best(self, merits: Mapping[str, FloatVector], room: float) -> list[int] | None:
         """Return the options with the best merits that every device has room for.
+
+        Where a target leaves room unused, what is slower counts as better, as little as makes use of it: a supernet that
+        is trained briefly thinks too little of operations that learn slowly.
 
         Args:
             merits: By choice, of each option.
             room: Share of it that may be used: of the target, or of what the slowest options take.
         """
-        relative = [np.zeros(len(choice.options)) for choice in self._choices]
+        costs = [np.zeros(len(choice.options)) for choice in self._choices]
         for device in self._devices.values():
-            costs = [
+            by_choice = [
                 device.correction * device.scale * np.array(device.costs_ms[c.name]) for c in self._choices
             ]
-            budget = sum(float(cost.max()) for cost in costs)
+            budget = sum(float(cost.max()) for cost in by_choice)
             if device.target_ms is not None:
                 budget = _AIMED * device.target_ms - device.correction * device.base_ms
             budget = max(1e-9, room * budget)
-            relative = [np.maximum(found, cost / budget) for found, cost in zip(relative, costs, strict=True)]
-        return best_options(
-            [merits[choice.name] for choice in self._choices],
-            relative,
-            1.0,
-            [
-                np.array(
-                    [self._passes_on(choice.name, str(option)) for option in choice.options], dtype=np.int64
-                )
-                for choice in self._choices
-            ],
-            self._most_skips,
-        )
+            costs = [np.maximum(cost, other / budget) for cost, other in zip(costs, by_choice, strict=True)]
+        values = [merits[choice.name] for choice in self._choices]
+        spread = self._spread()
+        has_target = any(device.target_ms is not None for device in self._devices.values())
+        found = None
+        for price in (0.0, *_PRICES) if has_target else (0.0,):
+            priced = [value + price * spread * cost for value, cost in zip(values, costs, strict=True)]
+            found = best_options(priced, costs, 1.0, self._passing, self._most_skips)
+            if found is None or sum(cost[place] for cost, place in zip(costs, found, strict=True)) >= _NEAR:
+                break
+        return found
 
     def _propose(self) -> Architecture | None:
         if self._chosen:
@@ -331,7 +350,7 @@ class Darts:
 
     def _near(self, rng: Rng) -> Architecture:
         """Return what is best by merits that are a little different, in some of the room."""
-        scale = float(np.mean([np.ptp(values) for values in self._merits.values()])) / 4
+        scale = self._spread() / 4
         merits = {
             name: values + scale * rng.gumbel(size=len(values)) for name, values in self._merits.items()
         }
@@ -362,16 +381,21 @@ class Darts:
             for choice in self._choices
         }
 
-    def _passes_on(self, choice: str, option: str) -> bool:
-        terms = self._layers[choice].get(option)
-        return terms is not None and not any(terms)
+    @cached_property
+    def _passing(self) -> list[IntArray]:
+        """1 for the options of each choice that pass their input on, else 0."""
+        terms = [[self._layers[c.name].get(str(option)) for option in c.options] for c in self._choices]
+        return [
+            np.array([found is not None and not any(found) for found in of_choice], dtype=np.int64)
+            for of_choice in terms
+        ]
 
     def _skips(self) -> int:
         """Return how many choices would be made by passing the input on."""
         shares = self._relaxation.probabilities()
         return sum(
-            self._passes_on(choice.name, str(choice.options[int(np.argmax(shares[choice.name]))]))
-            for choice in self._choices
+            int(passing[np.argmax(shares[choice.name])])
+            for choice, passing in zip(self._choices, self._passing, strict=True)
         )
 
     def _expected(self) -> dict[str, float]:

@@ -24,12 +24,9 @@ class Relaxation:
         choices: Those that are mixed, each by the mixture of its name; options without a term, such as zero, take
             their share of a mixture and add nothing to it.
         terms: Of every mixture; those that are no choice mix others.
-        learning_rate: Of Adam.
     """
 
-    def __init__(
-        self, choices: Sequence[Choice], terms: Mapping[str, Sequence[str]], learning_rate: float
-    ) -> None:
+    def __init__(self, choices: Sequence[Choice], terms: Mapping[str, Sequence[str]]) -> None:
         self._terms = terms
         self._options = {choice.name: [str(option) for option in choice.options] for choice in choices}
         sizes = {name: len(self._options.get(name, terms[name])) for name in terms}

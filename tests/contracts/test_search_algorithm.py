@@ -9,32 +9,58 @@ from controller.core.architecture import Architecture
 from controller.core.objective import Objective
 from controller.core.protocols import Problem, SearchAlgorithm, SearchSpace
 from controller.core.trial import Trial, TrialState
-from controller.spaces import ChainSpace
+from controller.spaces import CellSpace, ChainSpace
 
 OBJECTIVES = (Objective.parse("accuracy"), Objective.parse("latency_ms@pi4"))
-LARGE = ChainSpace(input_shape=(1, 8, 8), classes=10, max_layers=4, channels=(4, 8, 12, 16), stem_channels=4)
-TINY = ChainSpace(
-    input_shape=(1, 4, 4),
-    classes=2,
-    min_layers=1,
-    max_layers=2,
-    operations=("conv1x1", "max_pool"),
-    channels=(4,),
-    max_skip_distance=0,
-    stem_channels=4,
+CHAINS = (
+    ChainSpace(input_shape=(1, 8, 8), classes=10, max_layers=4, channels=(4, 8, 12, 16), stem_channels=4),
+    ChainSpace(
+        input_shape=(1, 4, 4),
+        classes=2,
+        min_layers=1,
+        max_layers=2,
+        operations=("conv1x1", "max_pool"),
+        channels=(4,),
+        max_skip_distance=0,
+        stem_channels=4,
+    ),
 )
 # A layer is a convolution or a pool, at stride 1 or 2; there are one or two layers.
-TINY_SIZE = 4 + 4 * 4
+CHAINS_OF_TINY = 4 + 4 * 4
+CELLS = (
+    CellSpace(input_shape=(1, 8, 8), classes=10, channels=(4, 8), cells=(1,)),
+    CellSpace(
+        input_shape=(1, 4, 4),
+        classes=2,
+        nodes=3,
+        operations=("zero", "conv1x1", "max_pool_3x3"),
+        channels=(4,),
+        cells=(1,),
+    ),
+)
+# One of two on the edge past node 1, or one of two on each edge through it, and there one of three past it.
+CELLS_OF_TINY = 2 + 4 * 3
+SPACES_OF: dict[str, tuple[tuple[SearchSpace, SearchSpace], int]] = {"darts": (CELLS, CELLS_OF_TINY)}
+"""A large and a tiny space, and the size of the latter, for algorithms that search no chains."""
 OPEN = 4  # candidates that a search has asked for and not yet told of
 
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
 
-def build(name: str, space: SearchSpace = LARGE, seed: int = 0) -> SearchAlgorithm:
-    return ALGORITHMS[name](Problem(space=space, objectives=OBJECTIVES), seed)
+def large(name: str) -> SearchSpace:
+    return SPACES_OF.get(name, (CHAINS, 0))[0][0]
 
 
-def outcome(index: int, architecture: Architecture) -> Trial:
+def tiny(name: str) -> tuple[SearchSpace, int]:
+    (_, space), size = SPACES_OF.get(name, (CHAINS, CHAINS_OF_TINY))
+    return space, size
+
+
+def build(name: str, space: SearchSpace | None = None, seed: int = 0) -> SearchAlgorithm:
+    return ALGORITHMS[name](Problem(space=space or large(name), objectives=OBJECTIVES), seed)
+
+
+def outcome(index: int, architecture: Architecture, space: SearchSpace) -> Trial:
     """Return what became of a candidate: of each eight one failed, two were rejected, one is over a bound."""
     kind = int(architecture.id, 16) % 8
     if kind == 0:
@@ -48,7 +74,7 @@ def outcome(index: int, architecture: Architecture) -> Trial:
             violation=0.2 * kind,
             reason="12 breaks latency_ms@pi4<=10",
         )
-    network = LARGE.lower(architecture)
+    network = space.lower(architecture)
     return Trial(
         index=index,
         architecture=architecture,
@@ -64,6 +90,7 @@ class Session:
     """A search with a few candidates open at a time: it asks for one, or tells of the oldest."""
 
     algorithm: SearchAlgorithm
+    space: SearchSpace
     open: list[Trial] = field(default_factory=list)
     told: list[Trial] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -71,7 +98,7 @@ class Session:
     def step(self) -> None:
         if len(self.open) < OPEN:
             (architecture,) = self.algorithm.ask(1)
-            self.open.append(outcome(len(self.asked), architecture))
+            self.open.append(outcome(len(self.asked), architecture, self.space))
             self.asked.append(architecture.id)
         else:
             self.told.append(self.open.pop(0))
@@ -85,7 +112,7 @@ class Session:
 
 def session(name: str, *, steps: int, seed: int = 0, interrupted: bool = False) -> Session:
     """Return a session after some steps; interrupted, another process goes on after each of them."""
-    current = Session(build(name, seed=seed))
+    current = Session(build(name, seed=seed), large(name))
     for _ in range(steps):
         current.step()
         if interrupted:
@@ -137,8 +164,8 @@ def test_algorithm_never_asks_for_the_same_twice(name: str):
 def test_algorithm_asks_for_networks_of_its_space(name: str):
     algorithm = build(name)
     for architecture in algorithm.ask(40):
-        algorithm.tell([outcome(0, architecture)])
-    assert all(LARGE.lower(architecture).output.shape == (10,) for architecture in algorithm.ask(40))
+        algorithm.tell([outcome(0, architecture, large(name))])
+    assert all(large(name).lower(architecture).output.shape == (10,) for architecture in algorithm.ask(40))
 
 
 @every_algorithm
@@ -146,7 +173,7 @@ def test_algorithm_asks_for_networks_of_its_space(name: str):
 def test_algorithm_asks_for_as_many_as_wanted(name: str, count: int):
     algorithm = build(name)
     first = algorithm.ask(count)
-    algorithm.tell([outcome(index, architecture) for index, architecture in enumerate(first)])
+    algorithm.tell([outcome(index, architecture, large(name)) for index, architecture in enumerate(first)])
     assert len(first) == count
     assert len(algorithm.ask(count)) == count
 
@@ -177,14 +204,15 @@ def test_algorithm_goes_on_where_every_trial_became_the_same(name: str, became: 
 
 @every_algorithm
 def test_algorithm_does_not_ask_for_what_it_was_told_of_unasked(name: str):
-    algorithm, other = build(name, TINY), build("random", TINY, seed=7)
-    told = other.ask(TINY_SIZE // 2)
+    space, size = tiny(name)
+    algorithm, other = build(name, space), build("random", space, seed=7)
+    told = other.ask(size // 2)
     for index, architecture in enumerate(told):
         values = {"accuracy": index / 10, "latency_ms@pi4": 10.0 - index / 3}
         algorithm.tell(
             [Trial(index=index, architecture=architecture, state=TrialState.COMPLETE, values=values)]
         )
-    asked = algorithm.ask(TINY_SIZE)
+    asked = algorithm.ask(size)
     assert asked
     assert not set(asked) & set(told)
 
@@ -198,13 +226,14 @@ def test_algorithm_may_be_told_of_nothing(name: str):
 
 @every_algorithm
 def test_algorithm_returns_fewer_once_the_space_is_used_up(name: str):
-    algorithm = build(name, TINY)
-    asked = algorithm.ask(TINY_SIZE + 10)
+    space, size = tiny(name)
+    algorithm = build(name, space)
+    asked = algorithm.ask(size + 10)
     for index, architecture in enumerate(asked):
         values = {"accuracy": 0.5, "latency_ms@pi4": float(index)}
         algorithm.tell(
             [Trial(index=index, architecture=architecture, state=TrialState.COMPLETE, values=values)]
         )
-    assert TINY_SIZE // 2 < len(asked) <= TINY_SIZE
+    assert size // 2 < len(asked) <= size
     assert len(set(asked)) == len(asked)
     assert algorithm.ask(3) == []
