@@ -37,7 +37,7 @@ _AIMED = 0.96  # of the target: what is aimed at, since what comes out scatters
 _NEAR = 0.9  # of the target: what is near enough
 _CORRECTIONS = 5
 _PRICES = tuple(0.25 * 2**power for power in range(8))
-_ATTEMPTS = 200
+_ATTEMPTS = 60
 _DUAL_RATE = 0.05
 _SHARE_OF_TIME = 0.6  # of a search's time that may be spent on learning
 
@@ -290,19 +290,39 @@ class Darts:
                 return
 
     def _best_network(self) -> tuple[list[int], Architecture | None]:
-        """Return the best options that fit and make a network, and it; of many that do not, merits are moved a little."""
-        spread = self._spread()
+        """Return the options of the network that meets the targets best and, of several, has the best merits, and it.
+
+        Not all options that fit make a network, and edges that lead nowhere take no time: so merits are moved a little,
+        more from one attempt to the next, and what comes out is judged by what is left of it.
+        """
+        best: tuple[tuple[float, float], list[int], Architecture] | None = None
         for attempt in range(_ATTEMPTS):
-            noise = 0.02 * attempt * spread
+            noise = attempt / _ATTEMPTS * self._spread()
             merits = {
-                name: values + noise * self._proposals.rng.gumbel(size=len(values)) if noise else values
+                name: values + noise * self._proposals.rng.gumbel(size=len(values))
                 for name, values in self._merits.items()
             }
             found = self._best(merits, room=1.0)
             architecture = None if found is None else self._composed(found)
-            if found is not None and architecture is not None:
-                return found, architecture
-        return [], None
+            if found is None or architecture is None:
+                continue
+            merit = sum(self._merits[c.name][place] for c, place in zip(self._choices, found, strict=True))
+            key = (self._miss(architecture), -float(merit))
+            if best is None or key < best[0]:
+                best = key, found, architecture
+            if not self._devices:
+                break
+        return ([], None) if best is None else best[1:]
+
+    def _miss(self, architecture: Architecture) -> float:
+        """Return by what share of it the expected latency misses a target; what is above counts tenfold."""
+        shares = self._shares(architecture)
+        missed = 0.0
+        for device in self._devices.values():
+            if device.target_ms is not None:
+                used = device.correction * device.expected_ms(shares) / device.target_ms
+                missed += 10 * max(0.0, used - _AIMED) + max(0.0, _NEAR - used)
+        return missed
 
     def _spread(self) -> float:
         """Return how far apart the merits of a choice's options are, on average."""
