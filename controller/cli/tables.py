@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from controller.core.objective import METRICS, Objective
+from controller.core.objective import FRACTION, METRICS, Objective
 from controller.core.text import printable
 from controller.core.trial import Trial
 
@@ -60,8 +60,8 @@ def figure(key: str, value: float | None) -> str:
     if value is None:
         return ABSENT
     name = key.partition("@")[0]
-    unit = METRICS[name].unit if name in METRICS else "fraction"
-    if unit == "fraction":
+    unit = METRICS[name].unit if name in METRICS else FRACTION
+    if unit == FRACTION:
         return f"{100 * value:.2f} %"
     return f"{value:.4g} {'M' if unit == '10^6' else unit}"
 

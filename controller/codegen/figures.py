@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from controller.core.objective import METRICS, Direction, Metric, Source
+from controller.core.objective import FRACTION, METRICS, Direction, Metric, Source
 
 TEST_ACCURACY = Metric(
     name="test_accuracy",
-    unit="fraction",
+    unit=FRACTION,
     direction=Direction.MAXIMISE,
     source=Source.TRAINING,
     description="share of test images classified right; the search never saw them",

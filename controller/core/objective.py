@@ -6,11 +6,14 @@ stored as measured; they become minimised only inside `pareto/`.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from controller.core.errors import ConfigurationError
+
+# The unit of what is a share of something, from 0 to 1.
+FRACTION = "fraction"
 
 
 class Direction(Enum):
@@ -49,7 +52,7 @@ METRICS: Mapping[str, Metric] = dict(
     (
         _metric(
             "accuracy",
-            "fraction",
+            FRACTION,
             Direction.MAXIMISE,
             Source.TRAINING,
             "share of validation images classified right",
@@ -130,6 +133,27 @@ class Objective:
             )
         return cls(metric=metric, device=device or default_device)
 
+    @classmethod
+    def among(cls, text: str, keys: Collection[str]) -> "Objective":
+        """Return the one of several objectives that is meant.
+
+        Args:
+            text: A key, or a metric alone where a single key is of that metric.
+            keys: Of the objectives to choose from.
+
+        Raises:
+            ConfigurationError: If text means none of them, or several.
+        """
+        name = text.strip()
+        meant = [key for key in keys if name in (key, key.partition("@")[0])]
+        if len(meant) > 1:
+            raise ConfigurationError(f"objective {name!r} means {' and '.join(meant)}; write one of these")
+        if not meant:
+            raise ConfigurationError(
+                f"objective {name!r} is not known of these candidates; expected one of {', '.join(keys)}"
+            )
+        return cls.parse(meant[0])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
@@ -139,6 +163,12 @@ class Constraint:
     upper: bool
     bound: float
 
+    def __post_init__(self) -> None:
+        if self.objective.metric.unit == FRACTION and not 0 <= self.bound <= 1:
+            raise ConfigurationError(
+                f"constraint {self} does not fit {self.objective.key}, a fraction; expected a bound of 0 to 1, e.g. 0.9"
+            )
+
     def __str__(self) -> str:
         return f"{self.objective.key}{'<=' if self.upper else '>='}{self.bound:g}"
 
@@ -147,30 +177,45 @@ class Constraint:
         """Return the constraint written as `METRIC<=BOUND` or `METRIC>=BOUND`.
 
         Raises:
-            ConfigurationError: If it is written otherwise or its metric is unknown.
+            ConfigurationError: If it is written otherwise, its metric is unknown, or its bound no value of the metric.
         """
-        match = _CONSTRAINT.fullmatch(text.strip())
-        try:
-            bound = float(match["bound"]) if match else None
-        except ValueError:
-            bound = None
-        if match is None or bound is None or not math.isfinite(bound):
-            raise ConfigurationError(
-                f"constraint {text!r} is not understood; expected METRIC<=NUMBER or METRIC>=NUMBER, e.g. 'latency_ms<=15'"
-            )
-        return cls(
-            objective=Objective.parse(match["metric"], default_device),
-            upper=match["relation"] == "<=",
-            bound=bound,
-        )
+        metric, upper, bound = _parts(text)
+        return cls(objective=Objective.parse(metric, default_device), upper=upper, bound=bound)
 
-    def violation(self, values: Mapping[str, float]) -> float:
-        """Return by how much values break the bound, relative to it; 0 where met or not known yet."""
+    @classmethod
+    def among(cls, text: str, keys: Collection[str]) -> "Constraint":
+        """Return the constraint written like that of `parse`, on one of several objectives.
+
+        Raises:
+            ConfigurationError: If it is written otherwise, means none or several of keys, or its bound is no value of the metric.
+        """
+        metric, upper, bound = _parts(text)
+        return cls(objective=Objective.among(metric, keys), upper=upper, bound=bound)
+
+    def excess(self, values: Mapping[str, float]) -> float:
+        """Return by how much values break the bound, in its unit; 0 where met or not known yet."""
         value = values.get(self.objective.key)
         if value is None:
             return 0.0
-        excess = value - self.bound if self.upper else self.bound - value
-        return max(0.0, excess) / max(abs(self.bound), 1e-12)
+        return max(0.0, value - self.bound if self.upper else self.bound - value)
+
+    def violation(self, values: Mapping[str, float]) -> float:
+        """Return by how much values break the bound, relative to it; 0 where met or not known yet."""
+        return self.excess(values) / max(abs(self.bound), 1e-12)
+
+
+def _parts(text: str) -> tuple[str, bool, float]:
+    """Return a constraint's metric as written, whether its bound is an upper one, and the bound."""
+    match = _CONSTRAINT.fullmatch(text.strip())
+    try:
+        bound = float(match["bound"]) if match else None
+    except ValueError:
+        bound = None
+    if match is None or bound is None or not math.isfinite(bound):
+        raise ConfigurationError(
+            f"constraint {text!r} is not understood; expected METRIC<=NUMBER or METRIC>=NUMBER, e.g. 'latency_ms<=15'"
+        )
+    return match["metric"], match["relation"] == "<=", bound
 
 
 def broken(constraints: Sequence[Constraint], values: Mapping[str, float]) -> tuple[Constraint, ...]:

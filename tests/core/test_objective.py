@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from controller.core.errors import ConfigurationError
 from controller.core.objective import METRICS, Constraint, Direction, Objective, Source, broken
 
+KEYS = ("accuracy", "latency_ms@pi4", "latency_ms@nano", "peak_memory_mb@pi4")
 FIGURES = st.floats(min_value=0, max_value=1e9)
 
 
@@ -50,6 +51,35 @@ def test_objective_refuses_a_measured_metric_without_a_device():
         ConfigurationError, match=r"objective 'latency_ms' has no device .* 'latency_ms@NAME'"
     ):
         Objective.parse("latency_ms")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("accuracy", "accuracy"),
+        (" peak_memory_mb ", "peak_memory_mb@pi4"),
+        ("peak_memory_mb@pi4", "peak_memory_mb@pi4"),
+        ("latency_ms@nano", "latency_ms@nano"),
+    ],
+)
+def test_objective_among_several_needs_no_device_where_one_alone_is_meant(text: str, key: str):
+    assert Objective.among(text, KEYS).key == key
+
+
+def test_objective_among_several_refuses_what_means_two():
+    with pytest.raises(
+        ConfigurationError, match="'latency_ms' means latency_ms@pi4 and latency_ms@nano; write one of these"
+    ):
+        Objective.among("latency_ms", KEYS)
+
+
+@pytest.mark.parametrize("text", ["params_m", "latency_ms@orin", "latency", ""])
+def test_objective_among_several_refuses_what_is_none_of_them(text: str):
+    with pytest.raises(ConfigurationError) as caught:
+        Objective.among(text, KEYS)
+    assert str(caught.value) == (
+        f"objective {text!r} is not known of these candidates; expected one of {', '.join(KEYS)}"
+    )
 
 
 def test_accuracy_alone_is_maximised():
@@ -100,6 +130,24 @@ def test_constraint_refuses_an_unknown_metric():
         Constraint.parse("speed>=9", "pi4")
 
 
+@pytest.mark.parametrize("text", ["accuracy>=90", "accuracy>=1.01", "accuracy<=-0.1"])
+def test_constraint_refuses_a_bound_that_is_no_fraction(text: str):
+    with pytest.raises(ConfigurationError) as caught:
+        Constraint.parse(text)
+    assert str(caught.value) == (
+        f"constraint {text} does not fit accuracy, a fraction; expected a bound of 0 to 1, e.g. 0.9"
+    )
+
+
+def test_constraint_among_several_is_on_the_one_that_is_meant():
+    assert str(Constraint.among("peak_memory_mb <= 20", KEYS)) == "peak_memory_mb@pi4<=20"
+
+
+def test_constraint_among_several_refuses_one_on_none_of_them():
+    with pytest.raises(ConfigurationError, match="objective 'load_ms' is not known of these candidates"):
+        Constraint.among("load_ms<=20", KEYS)
+
+
 @pytest.mark.parametrize("text", ["latency_ms@pi4<=15", "accuracy>=0.9"])
 def test_constraint_is_written_as_it_is_read(text: str):
     assert str(Constraint.parse(text)) == text
@@ -119,6 +167,15 @@ def test_constraint_is_written_as_it_is_read(text: str):
 def test_violation_is_the_excess_relative_to_the_bound(text: str, value: float, violation: float):
     constraint = Constraint.parse(text, "pi4")
     assert constraint.violation({constraint.objective.key: value}) == pytest.approx(violation)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "excess"),
+    [("params_m<=10", 12.5, 2.5), ("accuracy>=0.75", 0.5, 0.25), ("params_m<=10", 9.0, 0.0)],
+)
+def test_excess_is_in_the_unit_of_the_bound(text: str, value: float, excess: float):
+    constraint = Constraint.parse(text)
+    assert constraint.excess({constraint.objective.key: value}) == excess
 
 
 def test_violation_of_what_is_not_known_yet_is_zero():
