@@ -14,6 +14,7 @@ from controller.delivery import generate
 from controller.devices.connect import connected, find_device
 from controller.evaluation import Board, devices_asked_for_energy, devices_named
 from controller.goals import goals
+from controller.pareto.preference import select
 from controller.plan import Plan, algorithm_of, environment, recorded, resolve, with_absolute_dataset
 from controller.search import Progress, Search
 from controller.store.records import Run
@@ -41,6 +42,10 @@ class SearchResult:
     front: tuple[Trial, ...]
     objectives: tuple[Objective, ...]
     trials: tuple[Trial, ...]
+
+    def select(self, preference: str) -> Trial:
+        """Return the candidate of the front that a preference means; see `controller.pareto.preference`."""
+        return select(self.front, self.objectives, preference)
 
     def generate(self, out: Path | str, select: str = "knee") -> Trial:
         """Write a candidate of the front as a standalone project; see `controller.delivery.generate`."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from controller.goals import run_objectives
 from controller.models.artifact import export
 from controller.models.module import NetworkModule
 from controller.pareto.front import front
-from controller.pareto.selection import select, select_weighted
+from controller.pareto.preference import select
 from controller.plan import DATASET_INFO, RECIPE, space_of
 from controller.store.records import Run
 from controller.store.store import Store
@@ -26,20 +25,17 @@ from controller.store.store import Store
 _MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
 
 
-def generate(
-    store: Store, run: Run, out: Path, *, preference: str = "knee", weights: Mapping[str, float] | None = None
-) -> Trial:
+def generate(store: Store, run: Run, out: Path, *, preference: str = "knee") -> Trial:
     """Write a candidate of a run's front as a standalone project, and return it.
 
     Args:
         store: Where the run is.
         run: Whose front to choose from.
         out: Folder to make; it must not hold anything yet.
-        preference: `knee`, an objective to be best in, or a trial's id.
-        weights: Importance by objective, instead of preference.
+        preference: As in `controller.pareto.preference`.
 
     Raises:
-        InvalidInputError: If the run has no front yet, or out is taken.
+        InvalidInputError: If the run has no front yet, preference fits none of it, or out is taken.
         ExportError: If the generated model does not compute what was searched.
     """
     objectives = run_objectives(run)
@@ -50,7 +46,7 @@ def generate(
         raise NotFoundError(
             f"run {run.id} has nothing to generate: {why}; `edgenas runs show {run.id}` has them all"
         )
-    trial = select_weighted(best, objectives, weights) if weights else select(best, objectives, preference)
+    trial = select(best, objectives, preference)
     dataset = DATASET_INFO.validate_python(run.configuration["dataset"])
     config = search_config(run.configuration["config"], f"run {run.id}")
     network = space_of(config, dataset).lower(trial.architecture)

@@ -1,15 +1,23 @@
 """`edgenas front`."""
 
-from controller.cli.options import JsonOption, RunArgument, StoreOption
+from typing import Annotated
+
+from controller.cli.options import JsonOption, RunArgument, SelectOption, StoreOption
 from controller.cli.tables import console, print_flagged, print_json, say, trial_json, trial_table
 from controller.core.trial import left_out
 
 
-def front(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
-    """Show the best candidates of a run: those that no other beats in every objective."""
+def front(
+    run: RunArgument,
+    select: Annotated[str | None, SelectOption] = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the best candidates of a run, those that no other beats in every objective; or the one that --select means."""
     from controller.config import store_url
     from controller.goals import run_objectives
     from controller.pareto.front import front as pareto_front
+    from controller.pareto.preference import select as selected
     from controller.store.records import RunState
     from controller.store.store import Store
 
@@ -18,12 +26,15 @@ def front(run: RunArgument, store: StoreOption = None, json: JsonOption = False)
     objectives = run_objectives(found)
     trials = opened.trials(found.id).trials
     best = pareto_front(objectives, trials)
+    if select is not None:
+        best = [selected(best, objectives, select)]
     if json:
         print_json([trial_json(trial) for trial in best])
         return
     confirmed = found.state is RunState.FINISHED
     unconfirmed = "" if confirmed else ", not confirmed yet: measured briefly and with untrained weights"
-    console().print(trial_table(best, objectives, title=f"front of run {found.id}{unconfirmed}"))
+    chosen = "" if select is None else f", selected by {select}"
+    console().print(trial_table(best, objectives, title=f"front of run {found.id}{chosen}{unconfirmed}"))
     print_flagged(best)
     if disturbed := left_out(trials):
         say(disturbed)

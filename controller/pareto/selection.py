@@ -1,81 +1,137 @@
-"""Choosing one candidate from a front."""
+"""Rules by which one trial of a front is chosen; of several that are as good, the first.
 
-from collections.abc import Mapping, Sequence
-from math import inf
+Differences count as shares of the front's span, so that no rule depends on an objective's unit, and an objective in
+which all are equal decides nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from controller.core.errors import ConfigurationError, NotFoundError
 from controller.core.objective import Objective
 from controller.core.trial import Trial
-from controller.pareto.front import FloatArray, minimised
+from controller.pareto.front import Box, FloatArray, crowding_distance, minimised
+
+# What differs by less, as a share of the front's span, does so by rounding alone; where 1 is the whole.
+_DECIMALS = 12
 
 
-def select(trials: Sequence[Trial], objectives: Sequence[Objective], preference: str) -> Trial:
-    """Return the trial of a front that a preference means.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """An objective in an order of importance, and how much of it may be given up.
+
+    Attributes:
+        objective: What is looked at.
+        tolerance: How much worse than the best is as good, in the objective's unit, or as a share of the best value.
+        relative: Whether tolerance is a share.
+    """
+
+    objective: Objective
+    tolerance: float = 0.0
+    relative: bool = False
+
+    def as_good_as_best(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Return those of trials, at least one, that are within tolerance of the best of them."""
+        values = minimised([self.objective], trials)[:, 0]
+        best = values.min()
+        allowed = self.tolerance * abs(best) if self.relative else self.tolerance
+        if allowed > 0:
+            # 0.30 - 0.29 is more than 0.01 by rounding, and nobody means that.
+            allowed += 10**-_DECIMALS * abs(best)
+        return [trial for trial, value in zip(trials, values, strict=True) if value <= best + allowed]
+
+
+def knee(objectives: Sequence[Objective], trials: Sequence[Trial]) -> Trial:
+    """Return the trial nearest to having the best of every objective at once.
 
     Args:
-        trials: The front, at least one.
         objectives: What was optimised.
-        preference: `knee`, an objective (the best of the front in it), or a trial's id or its beginning.
-
-    Raises:
-        NotFoundError: If preference is none of these, or fits several trials.
+        trials: The front, at least one.
     """
-    if preference == "knee":
-        return _closest_to_ideal(trials, _normalised(minimised(objectives, trials)))
-    for axis, objective in enumerate(objectives):
-        if preference in (objective.key, objective.metric.name):
-            return trials[int(np.argmin(minimised(objectives, trials)[:, axis]))]
-    matches = [trial for trial in trials if trial.id.startswith(preference)]
-    if len(matches) != 1:
-        names = ", ".join(objective.key for objective in objectives)
-        raise NotFoundError(
-            f"selection {preference!r} fits {len(matches)} candidates of the front; "
-            f"expected knee, one of {names}, or one of the ids {', '.join(trial.id for trial in trials)}"
-        )
-    return matches[0]
+    return _least(trials, np.linalg.norm(_scaled(objectives, trials), axis=1))
 
 
-def select_weighted(
-    trials: Sequence[Trial], objectives: Sequence[Objective], weights: Mapping[str, float]
-) -> Trial:
-    """Return the trial of a front with the least weighted sum of normalised objectives.
+def weighted(objectives: Sequence[Objective], weights: FloatArray, trials: Sequence[Trial]) -> Trial:
+    """Return the trial with the least weighted sum of objectives.
 
     Args:
-        trials: The front, at least one.
         objectives: What was optimised.
-        weights: Importance by objective key or the beginning of one, e.g. `latency`; others weigh nothing.
-
-    Raises:
-        ConfigurationError: If a weight is negative, infinite or fits no objective, or all are 0.
+        weights: Importance of each objective, shape (n_objectives,); at least one is positive, none is negative.
+        trials: The front, at least one.
     """
-    vector = np.zeros(len(objectives))
-    for name, weight in weights.items():
-        matches = [axis for axis, objective in enumerate(objectives) if _names(objective, name)]
-        if not matches or not 0 <= weight < inf:
-            keys = ", ".join(objective.key for objective in objectives)
-            raise ConfigurationError(
-                f"weight {name}={weight:g} does not fit; expected a number of at least 0 for one of {keys}"
-            )
-        vector[matches] = weight
-    if not vector.any():
-        raise ConfigurationError("all weights are 0; give at least one objective some weight")
-    return trials[int(np.argmin(_normalised(minimised(objectives, trials)) @ vector))]
+    return _least(trials, _scaled(objectives, trials) @ (weights / weights.max()))
 
 
-def _names(objective: Objective, name: str) -> bool:
-    """Return whether name means objective: its key, its metric, or a word of it as in `latency` or `memory`."""
-    return name in (objective.key, objective.metric.name) or name in objective.metric.name.split("_")
+def lexicographic(objectives: Sequence[Objective], steps: Sequence[Step], trials: Sequence[Trial]) -> Trial:
+    """Return the trial that is left when each objective in turn keeps those that are as good as the best.
+
+    What steps leave tied, other objectives decide, in their order; then those of steps again, without tolerance.
+
+    Args:
+        objectives: What was optimised.
+        steps: Objectives in order of importance; they may be other figures than those optimised.
+        trials: The front, at least one.
+    """
+    stated = [step.objective for step in steps]
+    others = [objective for objective in objectives if objective not in stated]
+    left = list(trials)
+    for step in (*steps, *(Step(objective=objective) for objective in (*others, *stated))):
+        left = step.as_good_as_best(left)
+    return left[0]
 
 
-def _normalised(points: FloatArray) -> FloatArray:
-    """Return points scaled so that the front spans [0, 1] in every objective."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    scaled: FloatArray = (points - low) / np.where(high > low, high - low, 1.0)
-    return scaled
+def vote(objectives: Sequence[Objective], trials: Sequence[Trial]) -> Trial:
+    """Return the trial that several ways of judging a front elect together.
+
+    The voters are each objective, the distance to the best of all objectives at once, their sum, the hypervolume that
+    only this trial covers, and the crowding distance. Each gives a trial one point for every other that it puts behind
+    it, and takes one for every other in front. Of trials with as many points, the best in the first objective is
+    elected, then in the second, and so on. Trials with equal objectives stand as one.
+
+    Args:
+        objectives: What was optimised.
+        trials: The front, at least one.
+
+    Source: Borda 1781, Mémoire sur les élections au scrutin; we differ: where a voter puts two trials level, neither
+    gains nor loses. The voters: Deb et al. 2002, NSGA-II, section III-B, for crowding; Beume et al. 2007, SMS-EMOA, for
+    the hypervolume.
+    """
+    points, first = np.unique(_scaled(objectives, trials), axis=0, return_index=True)
+    costs = [
+        np.linalg.norm(points, axis=1),
+        points.sum(axis=1),
+        -_covered_alone(points),
+        -crowding_distance(points),
+    ]
+    ballots = _settled(np.array([*points.T, *costs]))
+    before, after = ballots[:, :, None], ballots[:, None, :]
+    score = (before < after).sum(axis=(0, 2)) - (before > after).sum(axis=(0, 2))
+    return trials[int(first[np.argmax(score)])]
 
 
-def _closest_to_ideal(trials: Sequence[Trial], normalised: FloatArray) -> Trial:
-    """Return the trial nearest to having the best of every objective at once."""
-    return trials[int(np.argmin(np.linalg.norm(normalised, axis=1)))]
+def _scaled(objectives: Sequence[Objective], trials: Sequence[Trial]) -> FloatArray:
+    """Return minimised objectives so that trials span [0, 1] in each, or are all 0."""
+    points = minimised(objectives, trials)
+    return _settled(Box.around(points).scaled(points))
+
+
+def _settled(values: FloatArray) -> FloatArray:
+    """Return values of order 1 without the digits that only rounding made."""
+    settled: FloatArray = np.round(values, _DECIMALS)
+    return settled
+
+
+def _least(trials: Sequence[Trial], costs: FloatArray) -> Trial:
+    return trials[int(np.argmin(_settled(costs)))]
+
+
+def _covered_alone(points: FloatArray) -> FloatArray:
+    """Return the hypervolume that no other of points covers, shape (n_points,).
+
+    Args:
+        points: Different from each other, in [0, 1], shape (n_points, n_objectives).
+    """
+    box = Box.around(points)
+    whole = box.covered(points)
+    return np.array([whole - box.covered(np.delete(points, index, axis=0)) for index in range(len(points))])

@@ -1,120 +1,165 @@
-from math import inf, nan
+from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controller.core.architecture import Architecture
-from controller.core.errors import ConfigurationError, NotFoundError
 from controller.core.objective import Objective
 from controller.core.trial import Trial, TrialState
-from controller.pareto.selection import select, select_weighted
+from controller.pareto.front import front, minimised, non_dominated
+from controller.pareto.selection import Step, knee, lexicographic, vote, weighted
 
 OBJECTIVES = [Objective.parse(text, "pi4") for text in ("accuracy", "latency_ms", "peak_memory_mb")]
+ACCURACY, LATENCY, MEMORY = OBJECTIVES
+
+EQUAL_WEIGHTS = partial(weighted, OBJECTIVES, np.ones(3))
+BY_ACCURACY = partial(lexicographic, OBJECTIVES, [Step(objective=ACCURACY)])
+RULES = [partial(knee, OBJECTIVES), partial(vote, OBJECTIVES), EQUAL_WEIGHTS, BY_ACCURACY]
+RULE_NAMES = ["knee", "vote", "weighted", "lexicographic"]
 
 
-def trial(index: int, accuracy: float, latency_ms: float, memory_mb: float) -> Trial:
+def trial(index: int, *values: float) -> Trial:
+    """Return a trial with values of the objectives, in their order."""
     return Trial(
         index=index,
         architecture=Architecture.of({"index": index}),
         state=TrialState.COMPLETE,
-        values={"accuracy": accuracy, "latency_ms@pi4": latency_ms, "peak_memory_mb@pi4": memory_mb},
+        values={objective.key: value for objective, value in zip(OBJECTIVES, values, strict=True)},
     )
 
 
-# Scaled to the front's span, its middle is nearest to the best of all three at once.
-ACCURATE, MIDDLE, FAST, SMALL = FRONT = [
-    trial(0, 0.95, 20.0, 9.0),
-    trial(1, 0.92, 6.0, 4.0),
-    trial(2, 0.80, 1.0, 5.0),
-    trial(3, 0.75, 2.0, 1.0),
-]
+def trials_of(*rows: Sequence[float]) -> list[Trial]:
+    return [trial(index, *row) for index, row in enumerate(rows)]
 
 
-@pytest.mark.parametrize(
-    ("preference", "selected"),
-    [
-        ("knee", MIDDLE),
-        ("accuracy", ACCURATE),
-        ("latency_ms", FAST),
-        ("latency_ms@pi4", FAST),
-        ("peak_memory_mb@pi4", SMALL),
-        (FAST.id, FAST),
-        (SMALL.id[:6], SMALL),
-    ],
+@st.composite
+def fronts(draw: st.DrawFn) -> list[Trial]:
+    """Draw the front of up to 12 trials, from few values so that ties and equal trials are common."""
+    level = st.integers(0, 8)
+    rows = draw(st.lists(st.tuples(level, level, level), min_size=1, max_size=12))
+    return front(OBJECTIVES, trials_of(*((a / 8, 1.0 + b, 1.0 + c) for a, b, c in rows)))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=RULE_NAMES)
+def test_rule_of_two_that_are_as_good_chooses_the_first(rule):
+    # Worse in latency by as much of the span as it is better in accuracy; equal in memory.
+    first, second = trials_of((0.9, 10.0, 4.0), (0.8, 5.0, 4.0))
+    assert rule([first, second]) is first
+
+
+@pytest.mark.parametrize("rule", RULES[:3], ids=RULE_NAMES[:3])
+def test_rule_of_two_chooses_what_is_better_in_most_objectives(rule):
+    first, second = trials_of((0.9, 10.0, 4.0), (0.8, 5.0, 3.0))
+    assert rule([first, second]) is second
+
+
+@pytest.mark.parametrize("rule", RULES, ids=RULE_NAMES)
+def test_rule_does_not_mind_an_objective_in_which_all_are_equal(rule):
+    rows = [(0.95, 20.0), (0.92, 6.0), (0.80, 1.0)]
+    chosen = {rule(trials_of(*((*row, memory_mb) for row in rows))).index for memory_mb in (0.0, 1e-9, 7.0)}
+    assert len(chosen) == 1
+
+
+@pytest.mark.parametrize("rule", RULES, ids=RULE_NAMES)
+def test_rule_of_equal_trials_chooses_the_first(rule):
+    twins = trials_of((0.9, 10.0, 4.0), (0.9, 10.0, 4.0))
+    assert rule(twins) is twins[0]
+
+
+def test_weights_of_an_objective_in_which_all_are_equal_choose_the_first():
+    trials = trials_of((0.9, 10.0, 4.0), (0.8, 5.0, 4.0))
+    assert weighted(OBJECTIVES, np.array([0.0, 0.0, 1.0]), trials) is trials[0]
+
+
+def test_weights_that_add_up_to_the_same_choose_the_first():
+    # 0.1 + 0.2 is more than 0.3 by rounding.
+    trials = trials_of((0.9, 10.0, 4.0), (0.8, 5.0, 3.0))
+    assert weighted(OBJECTIVES, np.array([0.3, 0.2, 0.1]), trials) is trials[0]
+
+
+def test_lexicographic_takes_the_next_objective_among_those_within_tolerance():
+    trials = trials_of((0.95, 20.0, 4.0), (0.94, 9.0, 4.0), (0.93, 5.0, 4.0))
+    steps = [Step(objective=ACCURACY, tolerance=0.01), Step(objective=LATENCY)]
+    assert lexicographic(OBJECTIVES, steps, trials) is trials[1]
+
+
+@pytest.mark.parametrize("best", [0.3, 0.57, 0.94])
+def test_lexicographic_counts_what_is_as_much_worse_as_tolerated(best: float):
+    trials = trials_of((best, 20.0, 4.0), (round(best - 0.01, 2), 9.0, 4.0))
+    steps = [Step(objective=ACCURACY, tolerance=0.01), Step(objective=LATENCY)]
+    assert lexicographic(OBJECTIVES, steps, trials) is trials[1]
+
+
+def test_lexicographic_takes_a_share_of_the_best():
+    trials = trials_of((0.95, 20.0, 4.0), (0.94, 11.0, 3.0), (0.5, 10.0, 2.0))
+    steps = [Step(objective=LATENCY, tolerance=0.1, relative=True), Step(objective=ACCURACY)]
+    assert lexicographic(OBJECTIVES, steps, trials) is trials[1]
+
+
+def test_lexicographic_breaks_ties_by_the_objectives_not_named():
+    trials = trials_of((0.9, 10.0, 4.0), (0.9, 12.0, 2.0), (0.8, 1.0, 1.0))
+    assert lexicographic(OBJECTIVES, [Step(objective=ACCURACY)], trials) is trials[0]
+    assert lexicographic([ACCURACY, MEMORY, LATENCY], [Step(objective=ACCURACY)], trials) is trials[1]
+
+
+def test_lexicographic_breaks_what_tolerance_left_by_importance():
+    trials = trials_of((0.9, 10.0, 4.0), (0.89, 9.0, 4.0))
+    steps = [
+        Step(objective=LATENCY, tolerance=2.0),
+        Step(objective=ACCURACY, tolerance=0.1),
+        Step(objective=MEMORY),
+    ]
+    assert lexicographic(OBJECTIVES, steps, trials) is trials[1]
+
+
+def test_vote_of_an_example():
+    # In two objectives the voters for these cancel. Of the others, the third is first by distance (0.67, before 0.81,
+    # 1 and 1), by sum (0.94, before 0.98, 1 and 1) and by hypervolume.
+    objectives = [ACCURACY, LATENCY]
+    trials = trials_of((1.0, 11.0, 0.0), (0.9, 9.8, 0.0), (0.6, 6.4, 0.0), (0.0, 1.0, 0.0))
+    assert vote(objectives, trials) is trials[2]
+
+
+def test_vote_of_one_objective_is_the_first_of_the_best():
+    twins = trials_of((0.9, 1.0, 1.0), (0.9, 2.0, 2.0))
+    assert vote([ACCURACY], twins) is twins[0]
+
+
+@given(trials=fronts())
+def test_vote_elects_what_no_other_dominates(trials: list[Trial]):
+    elected = vote(OBJECTIVES, trials)
+    assert any(elected is each for each in trials)
+    assert non_dominated(minimised(OBJECTIVES, trials))[trials.index(elected)]
+
+
+@given(
+    trials=fronts(),
+    factors=st.tuples(*[st.sampled_from((1e-6, 0.3, 1.1, 7.0, 1000.0, 1e9))] * 3),
+    offset=st.sampled_from((0.0, 0.1, 5.0)),
 )
-def test_select_finds_what_a_preference_means(preference: str, selected: Trial):
-    assert select(FRONT, OBJECTIVES, preference) is selected
-
-
-@pytest.mark.parametrize("preference", ["latency_ms@nano", "best", "", ACCURATE.id + "0"])
-def test_select_refuses_what_means_no_single_candidate(preference: str):
-    with pytest.raises(NotFoundError) as caught:
-        select(FRONT, OBJECTIVES, preference)
-    message = str(caught.value)
-    assert message.startswith(f"selection {preference!r} fits ")
-    assert "expected knee, one of accuracy, latency_ms@pi4, peak_memory_mb@pi4, or one of the ids " in message
-    assert all(candidate.id in message for candidate in FRONT)
-
-
-def test_select_refuses_the_beginning_of_several_ids():
-    many = [trial(index, 0.9, 1.0, 1.0) for index in range(40)]
-    prefix = next(
-        candidate.id[0] for candidate in many if sum(other.id[0] == candidate.id[0] for other in many) == 3
+def test_vote_does_not_depend_on_units(trials: list[Trial], factors: tuple[float, ...], offset: float):
+    rescaled = trials_of(
+        *(
+            [factor * (each.values[o.key] + offset) for factor, o in zip(factors, OBJECTIVES, strict=True)]
+            for each in trials
+        )
     )
-    with pytest.raises(NotFoundError, match=f"selection '{prefix}' fits 3 candidates"):
-        select(many, OBJECTIVES, prefix)
+    assert rescaled.index(vote(OBJECTIVES, rescaled)) == trials.index(vote(OBJECTIVES, trials))
 
 
-@pytest.mark.parametrize("preference", ["knee", "accuracy", "latency_ms"])
-def test_select_of_a_front_of_one_is_that_one(preference: str):
-    assert select([MIDDLE], OBJECTIVES, preference) is MIDDLE
+@given(trials=fronts(), data=st.data())
+def test_vote_does_not_depend_on_the_order_of_the_trials(trials: list[Trial], data: st.DataObject):
+    shuffled = data.draw(st.permutations(trials))
+    assert vote(OBJECTIVES, shuffled).values == vote(OBJECTIVES, trials).values
 
 
-@pytest.mark.parametrize(
-    ("weights", "selected"),
-    [
-        ({"accuracy": 1.0}, ACCURATE),
-        ({"latency": 1.0}, FAST),
-        ({"memory": 1.0}, SMALL),
-        ({"latency_ms@pi4": 2.0}, FAST),
-        ({"peak_memory_mb": 0.1}, SMALL),
-        ({"accuracy": 1.0, "latency": 1.0, "memory": 1.0}, MIDDLE),
-        ({"accuracy": 1.0, "latency": 0.0}, ACCURATE),
-        ({"accuracy": 0.7, "latency": 0.2, "memory": 0.1}, MIDDLE),
-    ],
-    ids=str,
-)
-def test_select_weighted_finds_the_least_weighted_sum(weights: dict[str, float], selected: Trial):
-    assert select_weighted(FRONT, OBJECTIVES, weights) is selected
-
-
-@pytest.mark.parametrize("factor", [1e-6, 1e6])
-def test_select_weighted_depends_on_the_proportions_of_the_weights_alone(factor: float):
-    weights = {"accuracy": 0.7 * factor, "latency": 0.2 * factor, "memory": 0.1 * factor}
-    assert select_weighted(FRONT, OBJECTIVES, weights) is MIDDLE
-
-
-@pytest.mark.parametrize(
-    ("weights", "named"),
-    [
-        ({"accuracy": -1.0}, "accuracy=-1"),
-        ({"energy": 1.0}, "energy=1"),
-        ({"accuracy": 1.0, "latency_ms@nano": 0.5}, "latency_ms@nano=0.5"),
-        ({"accuracy": nan}, "accuracy=nan"),
-        ({"accuracy": inf}, "accuracy=inf"),
-    ],
-    ids=str,
-)
-def test_select_weighted_refuses_a_weight_that_does_not_fit(weights: dict[str, float], named: str):
-    with pytest.raises(ConfigurationError) as caught:
-        select_weighted(FRONT, OBJECTIVES, weights)
-    assert str(caught.value) == (
-        f"weight {named} does not fit; expected a number of at least 0 for one of accuracy, latency_ms@pi4, peak_memory_mb@pi4"
-    )
-
-
-@pytest.mark.parametrize("weights", [{}, {"accuracy": 0.0, "latency": 0.0}], ids=str)
-def test_select_weighted_refuses_weights_of_nothing(weights: dict[str, float]):
-    with pytest.raises(
-        ConfigurationError, match="all weights are 0; give at least one objective some weight"
-    ):
-        select_weighted(FRONT, OBJECTIVES, weights)
+@given(trials=fronts(), objective=st.sampled_from(OBJECTIVES), tolerance=st.sampled_from((0.0, 0.125, 1.0)))
+def test_lexicographic_choice_is_within_tolerance_of_the_best_in_the_first_objective(
+    trials: list[Trial], objective: Objective, tolerance: float
+):
+    steps = [Step(objective=objective, tolerance=tolerance), Step(objective=MEMORY)]
+    chosen = minimised([objective], [lexicographic(OBJECTIVES, steps, trials)])[0, 0]
+    assert chosen <= minimised([objective], trials).min() + tolerance
