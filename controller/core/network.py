@@ -5,6 +5,7 @@ one layer of the search space, the head. Its name becomes an attribute of the ge
 `layer_2.conv` is at once a layer's name here, a submodule there and a key of the state dict.
 """
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -174,6 +175,12 @@ class NetworkBuilder:
         before, self._prefix = self._prefix, f"{self._prefix}{name}_"
         yield
         self._prefix = before
+
+    def free(self, name: str) -> str:
+        """Return name, or it with a number behind it where the current block has a layer of that name."""
+        block = self._block[0] if self._block else ""
+        tries = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        return next(found for found in tries if f"{block}.{self._prefix}{found}" not in self._layers)
 
     def add(self, name: str, primitive: Primitive, *inputs: str) -> str:
         """Add a layer to the current block and return its full name.

@@ -262,8 +262,8 @@ class ChainSpace:
             source = outputs[-distance]
             terms.append(_projected(builder, f"skip_{number}", source, builder.shape(result)))
         if len(terms) > 1:
-            result = builder.add("add", Add(), *terms)
-        return builder.add("relu", ReLU(), result) if operation.activated else result
+            result = builder.add(builder.free("add"), Add(), *terms)
+        return builder.add(builder.free("relu"), ReLU(), result) if operation.activated else result
 
     @property
     def _stem_map(self) -> tuple[int, int]:

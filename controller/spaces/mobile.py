@@ -206,7 +206,7 @@ class MobileSpace:
                 with builder.block(f"stage_{stage}_block_{block}", kind):
                     value = operation.lower(builder, value, channels, 2 if halves else 1)
                     if operation.activated:
-                        value = builder.add("relu", ReLU(), value)
+                        value = builder.add(builder.free("relu"), ReLU(), value)
         add_head(builder, value, self.classes)
         return builder.build()
 
