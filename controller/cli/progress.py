@@ -18,6 +18,8 @@ from controller.core.trial import TrialState
 from controller.search import Progress
 
 _FRONT_ROWS = 12
+_ROUTINE = ("learning", "training", "measuring", "searching")
+"""Activities that take turns too often for a line each."""
 
 
 class ProgressDisplay:
@@ -73,7 +75,7 @@ class ProgressDisplay:
             )
             self._print(f"{trial.index + 1:4d}  {trial.id}  {outcome}  [{_summary(progress)}]")
         self._seen = len(progress.trials)
-        if progress.activity.startswith("confirming") and progress.activity != self._activity:
+        if progress.activity not in (*_ROUTINE, self._activity):
             self._print(progress.activity)
         self._activity = progress.activity
 

@@ -69,7 +69,7 @@ def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) 
 
     opened = Store(store or store_url())
     found = opened.run(run)
-    trials = opened.trials(found.id).trials
+    trials, curves = opened.trials(found.id).trials, opened.curves(found.id)
     state = "interrupted" if found.interrupted else found.state.value
     if json:
         print_json(
@@ -81,6 +81,7 @@ def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) 
                 "configuration": found.configuration,
                 "environment": found.environment,
                 "trials": [trial_json(trial) for trial in trials],
+                "curves": curves,
             }
         )
         return
@@ -88,10 +89,18 @@ def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) 
     say(f"run {found.id}: {state}, {found.elapsed_s:.0f} s")
     settings = {**found.configuration["config"], **found.environment}
     print_table(("setting", "value"), ((name, str(value)) for name, value in settings.items()))
+    if curves:
+        steps = sorted({step for values in curves.values() for step in values})
+        points = ((str(step), *(_point(values.get(step)) for values in curves.values())) for step in steps)
+        print_table(("step", *curves), points)
     out.print(trial_table(trials, run_objectives(found), title="trials"))
     for trial in trials:
         if trial.reason:
             say(f"{trial.id} {trial.state.value}: {trial.reason}")
+
+
+def _point(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from controller.core.errors import (
     DeviceUnreachableError,
     SearchStoppedError,
 )
+from controller.core.learning import LearningStep
 from controller.core.measurement import MeasurementMode
 from controller.core.network import Network
 from controller.core.trial import Trial, TrialState
@@ -357,3 +359,54 @@ def test_search_that_another_version_of_its_algorithm_left_is_refused(laboratory
 
     with pytest.raises(ConfigurationError, match=f"run {run.id} was left by another version"):
         laboratory.search(run, Evolution(laboratory.problem, seed=0)).run()
+
+
+class Student(RandomSearch):
+    """Learns in three steps before it asks; its state is how many are done."""
+
+    done = 0
+    killed_before: int | None = None
+
+    def learn(self, laboratory: object, spent: float) -> LearningStep | None:
+        if self.done == self.killed_before:
+            raise Killed
+        if self.done == 3:
+            return None
+        self.done += 1
+        return LearningStep(activity=f"step {self.done}", number=self.done, curves={"loss": 1 / self.done})
+
+    def state(self) -> bytes:
+        return bytes([self.done]) + super().state()
+
+    def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
+        self.done = state[0]
+        super().restore(state[1:], told, pending)
+
+
+def test_algorithm_learns_before_it_asks_and_its_curves_are_saved(laboratory: Laboratory) -> None:
+    run, told = laboratory.run(), list[Progress]()
+
+    laboratory.search(run, Student(laboratory.problem, seed=0), on_progress=told.append).run()
+
+    assert laboratory.store.curves(run.id) == {"loss": {1: 1.0, 2: 1 / 2, 3: 1 / 3}}
+    activities = [progress.activity for progress in told]
+    assert [activity for activity in activities if activity.startswith("step")] == [
+        "step 1",
+        "step 2",
+        "step 3",
+    ]
+    assert activities.index("step 3") < activities.index("training")
+
+
+def test_learning_that_was_killed_goes_on_after_the_last_step_saved(laboratory: Laboratory) -> None:
+    run = laboratory.run()
+    killed = Student(laboratory.problem, seed=0)
+    killed.killed_before = 2
+    with pytest.raises(Killed):
+        laboratory.search(run, killed).run()
+    assert set(laboratory.store.curves(run.id)["loss"]) == {1, 2}
+
+    laboratory.search(laboratory.store.run(run.id), Student(laboratory.problem, seed=0)).run()
+
+    assert set(laboratory.store.curves(run.id)["loss"]) == {1, 2, 3}
+    assert len(sequence(laboratory, run.id)) == 6

@@ -12,6 +12,7 @@ from example_measurement import complete_measurement, measurement
 from store_examples import complete, pending
 
 from controller.core.errors import ConfigurationError, NotFoundError, StoreError
+from controller.core.learning import LearningStep
 from controller.core.measurement import ExportedModel, ModelFormat
 from controller.core.trial import TrialState
 from controller.store.owner import Owner
@@ -379,11 +380,23 @@ def test_threads_save_at_the_same_time(store: Store):
     assert store.trials(run.id).trials == tuple(pending(index) for index in range(40))
 
 
+def test_what_an_algorithm_learnt_is_kept_by_curve_with_its_state(store: Store):
+    run = store.create_run({}, {})
+    points = ({"loss": 2.0, "entropy": 1.0}, {"loss": 1.5})
+    for number, curves in enumerate(points, start=1):
+        step = LearningStep(activity="trained", number=number, curves=curves)
+        store.save_learnt(run.id, step, f"state {number}".encode(), 10.0 * number)
+    assert store.curves(run.id) == {"loss": {1: 2.0, 2: 1.5}, "entropy": {1: 1.0}}
+    assert store.trials(run.id).algorithm_state == b"state 2"
+    assert store.run(run.id).elapsed_s == 20.0
+
+
 def filled(store: Store) -> str:
     run = store.create_run({}, {})
     store.save_asked(run.id, pending(0), b"state")
     store.save_trial(run.id, pending(0), {"weight": torch.tensor(1.0)})
     store.save_measurement(run.id, pending(0).id, "pi4", measurement("one"))
+    store.save_learnt(run.id, LearningStep(activity="", number=1, curves={"loss": 0.5}), b"state", 1.0)
     store.release(run.id, RunState.FINISHED, 1.0)
     return run.id
 
