@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -97,6 +97,38 @@ class LocalConfig(_Section):
     initial: int = Field(default=10, ge=1)
 
 
+class ProgressiveConfig(_Section):
+    """How progressive refinement goes about it; see `controller.algorithms.progressive.Progressive`."""
+
+    initial: int = Field(default=12, ge=1)
+    patience: int = Field(default=8, ge=1)
+
+
+class ReinforceConfig(_Section):
+    """How reinforcement learning goes about it; see `controller.algorithms.reinforce.Reinforce`."""
+
+    reward: Literal["preferences", "absolute", "soft"] = "preferences"
+    beta: float = Field(default=-0.3, lt=0)
+    learning_rate: float = Field(default=0.01, gt=0)
+    entropy_weight: float = Field(default=0.02, ge=0)
+    baseline_decay: float = Field(default=0.9, ge=0, lt=1)
+
+
+class SurrogateConfig(_Section):
+    """How surrogate search goes about it; see `controller.algorithms.surrogate.Surrogate`."""
+
+    initial: int = Field(default=10, ge=1)
+
+
+class EnsembleConfig(_Section):
+    """How the ensemble goes about it; see `controller.algorithms.ensemble.Ensemble`."""
+
+    members: tuple[str, ...] = ("surrogate", "regularized_evolution", "local")
+    initial: int = Field(default=10, ge=1)
+    floor: float = Field(default=0.05, ge=0, le=1)
+    memory: float = Field(default=0.95, gt=0, le=1)
+
+
 class DartsConfig(_Section):
     """How differentiable search goes about it; see `controller.algorithms.darts.Darts`."""
 
@@ -145,7 +177,11 @@ class SearchConfig(_Section):
     evolution: EvolutionConfig = EvolutionConfig()
     regularized_evolution: RegularizedEvolutionConfig = RegularizedEvolutionConfig()
     local: LocalConfig = LocalConfig()
+    progressive: ProgressiveConfig = ProgressiveConfig()
+    reinforce: ReinforceConfig = ReinforceConfig()
     darts: DartsConfig = DartsConfig()
+    surrogate: SurrogateConfig = SurrogateConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
 
     def options_of(self, name: str) -> dict[str, Any]:
         """Return the section of a space or an algorithm; empty where it has none."""

@@ -1,11 +1,13 @@
-from dataclasses import fields
+from enum import Enum
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
-from controller.config import ChainConfig, SearchConfig, home, read_toml, search_config, store_url
+from controller.algorithms import ALGORITHMS
+from controller.config import SearchConfig, home, read_toml, search_config, store_url
 from controller.core.errors import ConfigurationError
-from controller.spaces import ChainSpace
+from controller.spaces import SPACES
 from controller.training.recipe import Schedule, TrainingRecipe
 
 EXAMPLE = """\
@@ -63,9 +65,14 @@ def test_budget_may_be_written_as_a_number():
     assert search_config({"dataset": "digits", "budget": 200}).budget == "200"
 
 
-def test_chain_configuration_is_the_space_by_default():
-    space = {field.name: field.default for field in fields(ChainSpace)}
-    assert ChainConfig().model_dump() == {name: space[name] for name in ChainConfig.model_fields}
+@pytest.mark.parametrize("name", [*SPACES, *ALGORITHMS])
+def test_section_of_a_space_or_an_algorithm_has_its_defaults(name: str):
+    parameters = signature({**SPACES, **ALGORITHMS}[name]).parameters
+    options = search_config({"dataset": "digits"}).options_of(name)
+    defaults = {option: parameters[option].default for option in options}
+    assert options == {
+        option: value.value if isinstance(value, Enum) else value for option, value in defaults.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["momentum", "weight_decay", "label_smoothing", "schedule"])

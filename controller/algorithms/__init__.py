@@ -30,8 +30,12 @@ ALGORITHMS: Mapping[str, AlgorithmFactory] = {
     "ensemble": Ensemble,
 }
 
+WITH_SUPERNET = ("darts",)
+"""Those that search only a space that has one; a table has none."""
+
 __all__ = [
     "ALGORITHMS",
+    "WITH_SUPERNET",
     "AlgorithmFactory",
     "Darts",
     "Ensemble",

@@ -19,6 +19,7 @@ from controller.algorithms.regularized_evolution import RegularizedEvolution
 from controller.algorithms.reinforce import Reinforce
 from controller.algorithms.surrogate import Surrogate
 from controller.core.architecture import Architecture
+from controller.core.errors import ConfigurationError
 from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.trial import Trial
 from controller.pareto.front import Box
@@ -52,6 +53,9 @@ class Ensemble:
         initial: Random architectures to begin with.
         floor: Share of asks that each member gets at least.
         memory: Share of a gain that is left after one more trial.
+
+    Raises:
+        ConfigurationError: If there are no members, or one is not in MEMBERS.
     """
 
     def __init__(
@@ -63,6 +67,11 @@ class Ensemble:
         floor: float = 0.05,
         memory: float = 0.95,
     ) -> None:
+        unknown = [name for name in members if name not in MEMBERS]
+        if unknown or not members:
+            raise ConfigurationError(
+                f"ensemble has the members {list(members)}; expected at least one of {', '.join(MEMBERS)}"
+            )
         self._space = problem.space
         self._archive = Archive(problem.objectives)
         self._proposals = Proposals(seed)

@@ -39,8 +39,9 @@ def compare(
     json: JsonOption = False,
 ) -> None:
     """Compare algorithms by replaying a table: nothing is trained or measured."""
-    from controller.algorithms import ALGORITHMS
+    from controller.algorithms import ALGORITHMS, WITH_SUPERNET
     from controller.core.objective import Constraint, Objective
+    from controller.core.plugins import find_plugin
     from controller.core.table import read_table
     from controller.replay import Replay, compared
 
@@ -51,7 +52,9 @@ def compare(
         [Objective.parse(text) for text in objective],
         [Constraint.parse(text) for text in constraint or ()],
     )
-    algorithms = algorithm or list(ALGORITHMS)
+    algorithms = algorithm or [name for name in ALGORITHMS if name not in WITH_SUPERNET]
+    for name in algorithms:  # whatever cannot search a table says so before others have run for minutes
+        find_plugin("algorithms", ALGORITHMS, name)(replay.problem, 0)
     results = []
     for name in algorithms:
         if not json:

@@ -72,3 +72,11 @@ def test_compare_refuses_a_plot_that_is_no_png(table: Path, tmp_path: Path):
             ["compare", str(table), "--objective", "accuracy", "--plot", str(tmp_path / "a.pdf")],
             catch_exceptions=False,
         )
+
+
+def test_compare_refuses_what_cannot_search_a_table_before_anything_runs(
+    table: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(ConfigurationError, match="'darts' trains one network with all options of a space"):
+        printed(table, "--algorithm", "random", "--algorithm", "darts", "--evaluations", "30")
+    assert "random" not in capsys.readouterr().out
