@@ -100,10 +100,28 @@ class Replay:
     def __len__(self) -> int:
         return len(self._trials)
 
+    def checkpoints(self, evaluations: int) -> list[int]:
+        """Return after how many evaluations to look, the last being all that are allowed, or all that there are."""
+        last = min(evaluations, len(self))
+        return [*(checkpoint for checkpoint in CHECKPOINTS if checkpoint < last), last]
+
+    def trials(self, architectures: Sequence[Architecture], first_index: int = 0) -> list[Trial]:
+        """Return what became of architectures, rows of the table: one trial each, in this order."""
+        return [
+            replace(self._trials[architecture], index=index)
+            for index, architecture in enumerate(architectures, start=first_index)
+        ]
+
     def run(
         self, algorithm: Callable[[Problem, int], SearchAlgorithm], seed: int, checkpoints: Sequence[int]
     ) -> Replayed:
-        """Return how one algorithm does with one seed; it is told of each architecture before it is asked for the next."""
+        """Return how one algorithm does with one seed; it is told of each architecture before it is asked for the next.
+
+        Args:
+            algorithm: Builds it; it is asked and told, and neither saved nor restored.
+            seed: Of its random draws.
+            checkpoints: Numbers of evaluations after which to look, ascending.
+        """
         searching = algorithm(self.problem, seed)
         told: list[Trial] = []
         seen: set[Architecture] = set()
@@ -112,7 +130,7 @@ class Replay:
             while len(told) < checkpoint:
                 started = time.perf_counter()
                 asked = [architecture for architecture in searching.ask(1) if architecture not in seen]
-                trials = [replace(self._trials[architecture], index=len(told)) for architecture in asked]
+                trials = self.trials(asked, first_index=len(told))
                 searching.tell(trials)
                 spent_s += time.perf_counter() - started
                 if not trials:
@@ -165,6 +183,31 @@ class Comparison:
     checkpoints: tuple[Checkpoint, ...]
     regret: tuple[float, ...]
 
+    @classmethod
+    def of(cls, algorithm: str, checkpoints: Sequence[int], runs: Sequence[Replayed]) -> "Comparison":
+        """Return what runs come to.
+
+        Args:
+            algorithm: Its name.
+            checkpoints: Numbers of evaluations after which each run was looked at.
+            runs: One a seed, at least one.
+        """
+        covered = np.array([run.hypervolume for run in runs])
+        seconds = np.array([run.seconds_per_ask for run in runs])
+        return cls(
+            algorithm=algorithm,
+            checkpoints=tuple(
+                Checkpoint(
+                    evaluations=checkpoint,
+                    hypervolume_mean=float(covered[:, place].mean()),
+                    hypervolume_std=float(covered[:, place].std()),
+                    seconds_per_ask=float(seconds[:, place].mean()),
+                )
+                for place, checkpoint in enumerate(checkpoints)
+            ),
+            regret=tuple(np.mean([run.regret for run in runs], axis=0).tolist()),
+        )
+
 
 def compared(replay: Replay, algorithm: str, *, seeds: Sequence[int], evaluations: int) -> Comparison:
     """Return how an algorithm does on a table.
@@ -179,24 +222,8 @@ def compared(replay: Replay, algorithm: str, *, seeds: Sequence[int], evaluation
         ConfigurationError: If nobody provides the algorithm, or it cannot search a table.
     """
     factory = find_plugin("algorithms", ALGORITHMS, algorithm)
-    last = min(evaluations, len(replay))
-    at = [*(checkpoint for checkpoint in CHECKPOINTS if checkpoint < last), last]
-    runs = [replay.run(factory, seed, at) for seed in seeds]
-    covered = np.array([run.hypervolume for run in runs])
-    seconds = np.array([run.seconds_per_ask for run in runs])
-    return Comparison(
-        algorithm=algorithm,
-        checkpoints=tuple(
-            Checkpoint(
-                evaluations=checkpoint,
-                hypervolume_mean=float(covered[:, place].mean()),
-                hypervolume_std=float(covered[:, place].std()),
-                seconds_per_ask=float(seconds[:, place].mean()),
-            )
-            for place, checkpoint in enumerate(at)
-        ),
-        regret=tuple(np.mean([run.regret for run in runs], axis=0).tolist()),
-    )
+    at = replay.checkpoints(evaluations)
+    return Comparison.of(algorithm, at, [replay.run(factory, seed, at) for seed in seeds])
 
 
 def _trial(

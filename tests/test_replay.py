@@ -7,10 +7,13 @@ import pytest
 from example_table import write_table
 
 from controller.algorithms import ALGORITHMS
+from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError
 from controller.core.objective import Constraint, Objective
+from controller.core.protocols import Problem
 from controller.core.table import read_table
-from controller.replay import Replay, compared
+from controller.core.trial import Trial
+from controller.replay import Checkpoint, Comparison, Replay, Replayed, compared
 
 OBJECTIVES = (Objective.parse("accuracy"), Objective.parse("latency_ms@pi4"))
 
@@ -40,6 +43,59 @@ def test_hypervolume_is_scaled_by_the_tables_minimum_and_99th_percentile(tmp_pat
     steps = np.diff(np.append(scaled[scaled < 1.1], 1.1))
     whole = (steps * (1.1 - scaled[::-1])[: len(steps)]).sum()
     assert replayed.hypervolume[0] == pytest.approx((1.1 - first / 99) * (1.1 - (100 - first) / 99) / whole)
+
+
+class Elsewhere:
+    """A program that is not ours: it only asks and is told."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self.told: list[Trial] = []
+        self._random = ALGORITHMS["random"](problem, seed)
+
+    def ask(self, count: int) -> list[Architecture]:
+        return self._random.ask(count)
+
+    def tell(self, trials: list[Trial]) -> None:
+        self.told += trials
+
+
+def test_program_that_only_asks_and_is_told_is_replayed_like_an_algorithm(table: Path):
+    replay, ran = Replay(read_table(table), OBJECTIVES), []
+
+    def build(problem: Problem, seed: int) -> Elsewhere:
+        ran.append(Elsewhere(problem, seed))
+        return ran[-1]
+
+    assert (
+        replay.run(build, 3, (10, 20)).hypervolume
+        == replay.run(ALGORITHMS["random"], 3, (10, 20)).hypervolume
+    )
+    assert ran[0].told == replay.trials([trial.architecture for trial in ran[0].told])
+
+
+def test_comparison_is_mean_and_deviation_over_runs():
+    runs = [
+        Replayed(hypervolume=(0.5, 0.75), regret=(1.0, 0.0), seconds_per_ask=(0.25, 0.5)),
+        Replayed(hypervolume=(0.7, 0.75), regret=(2.0, 0.5), seconds_per_ask=(0.75, 0.5)),
+    ]
+    found = Comparison.of("elsewhere", (25, 50), runs)
+    assert found.regret == (1.5, 0.25)
+    assert found.checkpoints == (
+        Checkpoint(
+            evaluations=25,
+            hypervolume_mean=pytest.approx(0.6),
+            hypervolume_std=pytest.approx(0.1),
+            seconds_per_ask=0.5,
+        ),
+        Checkpoint(evaluations=50, hypervolume_mean=0.75, hypervolume_std=0.0, seconds_per_ask=0.5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "expected"), [(10, [10]), (25, [25]), (60, [25, 50, 60]), (999, [25, 50, 64])]
+)
+def test_a_table_is_looked_at_up_to_all_that_is_evaluated(table: Path, evaluations: int, expected: list[int]):
+    assert Replay(read_table(table), OBJECTIVES).checkpoints(evaluations) == expected
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

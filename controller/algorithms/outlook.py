@@ -129,8 +129,7 @@ class Outlook:
         chosen: list[int] = []
         for _ in range(min(count, len(looked_at))):
             if chosen:
-                front = np.concatenate([front, box.scaled(view.middle[looked_at[chosen[-1:]]])])
-                region = FreeRegion.of(front, box.reference)
+                region = region.without(box.scaled(view.middle[looked_at[chosen[-1]]]))
             expected = region.expected_improvement(quantiles) * view.feasible[looked_at]
             expected[chosen] = -1.0
             chosen.append(int(np.argmax(expected)))

@@ -16,6 +16,9 @@ from controller.core.trial import Trial
 
 _RETUNED_AT = 1.15  # times the trials that models were tuned with
 _TRIALS_PER_PROPOSAL = 50  # known for each architecture that one set of models proposes
+_MOST_PROPOSALS = (
+    20  # of one set of models: each takes time, and believes a little more in what is only predicted
+)
 
 
 class _State(SavedState):
@@ -104,7 +107,6 @@ class Surrogate:
         if tune:
             self._tuned_with = known
         self._outlook.learn(self._archive, tune=tune)
-        chosen = self._outlook.best(
-            offered, self._archive, list(self._pending.values()), max(1, known // _TRIALS_PER_PROPOSAL)
-        )
+        count = min(max(1, known // _TRIALS_PER_PROPOSAL), _MOST_PROPOSALS)
+        chosen = self._outlook.best(offered, self._archive, list(self._pending.values()), count)
         self._queue = [offered[place] for place in chosen]

@@ -24,10 +24,13 @@ class FreeRegion:
     Attributes:
         lower: Lower corners of its boxes, shape (n_boxes, n_objectives); -inf where they are open.
         upper: Upper corners, shape (n_boxes, n_objectives).
+        holders: Of each upper corner the points that hold it in place, one an axis; shape (n_boxes, n_objectives,
+            n_objectives).
     """
 
     lower: FloatArray
     upper: FloatArray
+    holders: FloatArray
 
     @classmethod
     def of(cls, points: FloatArray, reference: FloatArray) -> "FreeRegion":
@@ -40,26 +43,26 @@ class FreeRegion:
         inside = points[np.all(points < reference, axis=1)]
         front = _without_ties(np.unique(inside[non_dominated(inside)], axis=0))
         count = len(reference)
-        # Of each local upper bound: itself, and the points that hold it in place, one an axis.
-        bounds = reference[None].copy()
         holders = np.full((1, count, count), -np.inf)
         holders[0][np.diag_indices(count)] = reference
+        upper = reference[None]
         for point in front:
-            hit = np.all(point < bounds, axis=1)
-            new_bounds, new_holders = [bounds[~hit]], [holders[~hit]]
-            for axis in range(count):
-                others = np.delete(holders[hit], axis, axis=1)[:, :, axis].max(axis=1, initial=-np.inf)
-                kept = point[axis] > others
-                moved, held = bounds[hit][kept].copy(), holders[hit][kept].copy()
-                moved[:, axis] = point[axis]
-                held[:, axis] = point
-                new_bounds.append(moved)
-                new_holders.append(held)
-            bounds, holders = np.concatenate(new_bounds), np.concatenate(new_holders)
-        lower = np.full(bounds.shape, -np.inf)
-        for axis in range(1, count):
-            lower[:, axis] = holders[:, :axis, axis].max(axis=1)
-        return cls(lower=lower, upper=bounds)
+            upper, holders = _held(upper, holders, point)
+        return cls(lower=_lower(holders), upper=upper, holders=holders)
+
+    def without(self, point: FloatArray) -> "FreeRegion":
+        """Return what is left once a point is known as well.
+
+        Args:
+            point: Minimised objectives, shape (n_objectives,).
+        """
+        # The decomposition needs an order: ties are moved apart here as well.
+        untied = point.copy()
+        for axis in range(len(point)):
+            while untied[axis] in self.holders[:, :, axis]:
+                untied[axis] = np.nextafter(untied[axis], np.inf)
+        upper, holders = _held(self.upper, self.holders, untied)
+        return FreeRegion(lower=_lower(holders), upper=upper, holders=holders)
 
     def improvement(self, points: FloatArray) -> FloatArray:
         """Return the hypervolume that each point would add, shape (n_points,).
@@ -87,6 +90,29 @@ class FreeRegion:
             product *= gains[:, above] - gains[:, below]
         expected: FloatArray = product.sum(axis=1)
         return expected
+
+
+def _held(upper: FloatArray, holders: FloatArray, point: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the upper corners, and what holds them, once a point is known as well."""
+    hit = np.all(point < upper, axis=1)
+    all_upper, all_holders = [upper[~hit]], [holders[~hit]]
+    for axis in range(len(point)):
+        others = np.delete(holders[hit], axis, axis=1)[:, :, axis].max(axis=1, initial=-np.inf)
+        kept = point[axis] > others
+        moved, held = upper[hit][kept].copy(), holders[hit][kept].copy()
+        moved[:, axis] = point[axis]
+        held[:, axis] = point
+        all_upper.append(moved)
+        all_holders.append(held)
+    return np.concatenate(all_upper), np.concatenate(all_holders)
+
+
+def _lower(holders: FloatArray) -> FloatArray:
+    """Return the lower corners of the boxes whose upper ones these hold, shape (n_boxes, n_objectives)."""
+    lower = np.full(holders.shape[:2], -np.inf)
+    for axis in range(1, holders.shape[1]):
+        lower[:, axis] = holders[:, :axis, axis].max(axis=1)
+    return lower
 
 
 def _without_ties(points: FloatArray) -> FloatArray:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
 from controller.pareto.front import FloatArray
@@ -128,34 +129,43 @@ class GaussianProcess:
         return kernel
 
     def _tune(self, codes: Codes, figures: FloatArray, scaled: FloatArray) -> None:
-        differ = (codes[:, None] != codes).astype(np.float64).transpose(2, 0, 1)
-        squares = np.square(figures[:, None] - figures).transpose(2, 0, 1)
-        identity = np.eye(len(scaled))
+        # The kernel is symmetric, so each pair of rows is looked at once: as the triangle above the diagonal, which to
+        # LAPACK, whose matrices lie column by column, is the lower one.
+        count = len(scaled)
+        above = ~np.tri(count, dtype=np.bool_)
+        one, other = np.nonzero(above)
+        differ = np.ascontiguousarray((codes[one] != codes[other]).T, dtype=np.float64)
+        squares = np.ascontiguousarray(np.square(figures[one] - figures[other]).T)
+        diagonal = np.diag_indices(count)
 
         def loss(hyperparameters: FloatArray) -> tuple[float, FloatArray]:
             """Return the negative log posterior density, and its gradient."""
             amplitudes, weights, lengths = self._parts(hyperparameters)
             noise = np.exp(hyperparameters[_AMPLITUDES])
-            of_choices = np.exp(-np.tensordot(weights, differ, 1))
-            of_figures = np.exp(-0.5 * np.tensordot(lengths**-2.0, squares, 1))
+            of_choices = np.exp(-(weights @ differ))
+            of_figures = np.exp(-0.5 * (lengths**-2.0 @ squares))
             parts = np.stack([of_choices, of_figures, of_choices * of_figures])
+            kernel = np.zeros((count, count))
+            kernel[above] = amplitudes @ parts
+            kernel[diagonal] = amplitudes.sum() + noise + _JITTER
             off_prior = (hyperparameters - self._prior_mean) / self._prior_deviation
             try:
-                factor = cholesky(
-                    np.tensordot(amplitudes, parts, 1) + (noise + _JITTER) * identity, lower=True
-                )
+                factor = cholesky(kernel.T, lower=True, overwrite_a=True, check_finite=False)
             except LinAlgError:
                 return 1e10, np.zeros_like(hyperparameters)
-            weighted = cho_solve((factor, True), scaled)
-            slope = 0.5 * (cho_solve((factor, True), identity) - np.outer(weighted, weighted))
-            by_part = slope * parts
+            weighted = cho_solve((factor, True), scaled, check_finite=False)
+            inverse, _ = dpotri(factor, lower=True)
+            # Twice the gradient by an entry of the kernel: a pair has two entries.
+            slope = inverse.T - np.outer(weighted, weighted)
+            by_part = slope[above] * parts
+            own = 0.5 * float(slope[diagonal].sum())
             both = amplitudes[2] * by_part[2]
             gradient = np.concatenate(
                 [
-                    amplitudes * by_part.sum(axis=(1, 2)),
-                    [noise * np.trace(slope)],
-                    -weights * np.tensordot(differ, amplitudes[0] * by_part[0] + both, 2),
-                    lengths**-2.0 * np.tensordot(squares, amplitudes[1] * by_part[1] + both, 2),
+                    amplitudes * (by_part.sum(axis=1) + own),
+                    [noise * own],
+                    -weights * (differ @ (amplitudes[0] * by_part[0] + both)),
+                    lengths**-2.0 * (squares @ (amplitudes[1] * by_part[1] + both)),
                 ]
             )
             density = 0.5 * scaled @ weighted + np.log(np.diag(factor)).sum() + 0.5 * off_prior @ off_prior

@@ -30,6 +30,19 @@ def test_improvement_is_the_hypervolume_that_a_point_adds(drawn: tuple[FloatArra
     assert FreeRegion.of(points, reference).improvement(candidates) == pytest.approx(added, abs=1e-9)
 
 
+@given(fronts())
+def test_region_that_points_are_taken_from_one_by_one_is_that_of_all_at_once(
+    drawn: tuple[FloatArray, FloatArray],
+):
+    points, candidates = drawn
+    reference = np.full(points.shape[1], 1.1)
+    region = FreeRegion.of(points[:0], reference)
+    for point in points:
+        region = region.without(point)
+    expected = FreeRegion.of(points, reference).improvement(candidates)
+    assert region.improvement(candidates) == pytest.approx(expected, abs=1e-9)
+
+
 def test_expected_improvement_is_the_mean_over_what_may_become_of_a_candidate():
     rng = np.random.default_rng(0)
     points, reference = rng.random((12, 3)), np.full(3, 1.1)
