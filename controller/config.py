@@ -132,10 +132,11 @@ class EnsembleConfig(_Section):
 class DartsConfig(_Section):
     """How differentiable search goes about it; see `controller.algorithms.darts.Darts`."""
 
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=25, ge=1)
     warm_up: float = Field(default=0.3, ge=0, lt=1)
+    sampled: bool = True
     unrolled: bool = False
-    part: int = Field(default=4, ge=1)
+    part: int = Field(default=1, ge=1)
     travel: float = Field(default=5.0, gt=0)
     most_skips: float = Field(default=0.5, ge=0, le=1)
 

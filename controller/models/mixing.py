@@ -1,9 +1,12 @@
 """The modules of a supernet's own primitives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+
+from controller.core.mixing import Mixture
+from controller.core.network import INPUT, Network
 
 
 class MixtureSum(nn.Module):
@@ -18,12 +21,13 @@ class MixtureSum(nn.Module):
         self.mixture = name
         self.coefficients: torch.Tensor | None = None
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Return the weighted sum; the plain one where no coefficients were given."""
+    def forward(self, *inputs: torch.Tensor | None) -> torch.Tensor:
+        """Return the weighted sum, the plain one where no coefficients were given; None is left out."""
         weights = torch.ones(len(inputs)) if self.coefficients is None else self.coefficients
-        total = inputs[0] * weights[0]
-        for weight, other in zip(weights[1:], inputs[1:], strict=True):
-            total = total + weight * other
+        terms = [weight * value for weight, value in zip(weights, inputs, strict=True) if value is not None]
+        total: torch.Tensor = terms[0]
+        for term in terms[1:]:
+            total = total + term
         return total
 
 
@@ -63,3 +67,23 @@ def set_coefficients(module: nn.Module, coefficients: Mapping[str, torch.Tensor]
     for part in module.modules():
         if isinstance(part, MixtureSum):
             part.coefficients = coefficients[part.mixture]
+
+
+def dormant_layers(network: Network, coefficients: Mapping[str, Sequence[float]]) -> frozenset[str]:
+    """Return the layers that nothing reads but terms with a coefficient of 0, by name.
+
+    Of a mixture without any other term the last one stays, for its shape.
+    """
+    layers = {layer.name: layer for layer in network.layers}
+    needed, waiting = set[str](), [network.output.name]
+    while waiting:
+        name = waiting.pop()
+        if name == INPUT or name in needed:
+            continue
+        needed.add(name)
+        primitive, inputs = layers[name].primitive, layers[name].inputs
+        if isinstance(primitive, Mixture):
+            pairs = zip(inputs, coefficients[primitive.name], strict=True)
+            inputs = tuple(source for source, coefficient in pairs if coefficient) or inputs[-1:]
+        waiting += inputs
+    return frozenset(layers) - needed

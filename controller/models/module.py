@@ -115,11 +115,16 @@ class NetworkModule(nn.Module):
 
     Args:
         network: What to build; load weights, or use `seeded_module` for initial ones.
+
+    Attributes:
+        network: What was built.
+        dormant: Names of layers that are left out; only mixtures may read them.
     """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
+        self.dormant: frozenset[str] = frozenset()
         self._steps: list[tuple[nn.Module, tuple[str, ...], str]] = []
         for block in network.blocks:
             submodules = nn.Module()
@@ -133,7 +138,8 @@ class NetworkModule(nn.Module):
         """Return logits, shape (n, classes), of normalised images, shape (n, channels, height, width)."""
         values = {INPUT: images}
         for module, inputs, name in self._steps:
-            values[name] = module(*(values[source] for source in inputs))
+            if name not in self.dormant:
+                values[name] = module(*(values.get(source) for source in inputs))
         return values[self.network.output.name]
 
 

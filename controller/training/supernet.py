@@ -17,7 +17,7 @@ from torch.nn import functional
 from controller.core.learning import Coefficients, FloatVector
 from controller.core.mixing import mixtures
 from controller.core.network import Network
-from controller.models.mixing import set_coefficients
+from controller.models.mixing import dormant_layers, set_coefficients
 from controller.models.module import seeded_module
 from controller.training.dataset import Split
 from controller.training.recipe import TrainingRecipe
@@ -129,7 +129,7 @@ class TrainedSupernet:
     @torch.no_grad()
     def loss(self, coefficients: Coefficients) -> tuple[float, float]:
         """Return loss and accuracy on up to 500 images of the half that mixtures learn from, without augmentation."""
-        set_coefficients(self._module, self._tensors(coefficients))
+        self._mix(self._tensors(coefficients))
         held = self._halves[1]
         total, correct, count = 0.0, 0, min(_JUDGED, len(held))
         for start in range(0, count, _JUDGED_BATCH):
@@ -165,11 +165,16 @@ class TrainedSupernet:
 
     def _loss(self, batch: Batch, coefficients: Mapping[str, torch.Tensor]) -> torch.Tensor:
         images, labels = batch
-        set_coefficients(self._module, coefficients)
+        self._mix(coefficients)
         with self._trainer.autocast():
             return functional.cross_entropy(
                 self._module(images), labels, label_smoothing=self._recipe.label_smoothing
             )
+
+    def _mix(self, coefficients: Mapping[str, torch.Tensor]) -> None:
+        set_coefficients(self._module, coefficients)
+        values = {name: tensor.tolist() for name, tensor in coefficients.items()}
+        self._module.dormant = dormant_layers(self._module.network, values)
 
     def _gradients(
         self, batch: Batch, coefficients: Coefficients, *, for_weights: bool = False
