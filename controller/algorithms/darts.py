@@ -10,7 +10,8 @@ weights of edges; Chu et al. 2021, DARTS-, section 3.3, for the auxiliary input 
 section 4, for stopping at too many skips; Wang et al. 2021, Rethinking Architecture Selection in Differentiable NAS,
 section 3.1, for judging options by what discretizing them leaves rather than by their shares: we do so without training
 in between, and for all choices at once, so that they can share a latency;
-Dong and Yang 2019, GDAS, section 3.2, for sampling one option a step: we take the softmax's own slope at the sample;
+Xie et al. 2019, SNAS, section 2.2, for sampling one option a step; we take the score function's gradient for it, with a
+baseline (Williams 1992), rather than one through a softened sample, so that options not sampled need not be computed;
 Cai et al. 2019, ProxylessNAS, section 3.3, for an expected latency that is summed over operators.
 """
 
@@ -49,6 +50,8 @@ _ATTEMPTS = 60
 _DUAL_RATE = 0.05
 _JUDGED = 25  # random architectures for each choice
 _RIDGE = 2.0
+_FORGETTING = 0.1  # of the usual loss, with each sample
+_WATCHED = 8  # networks whose mean loss is the curve of a supernet that samples
 _SHARE_OF_TIME = 0.6  # of a search's time that may be spent on learning
 
 
@@ -84,6 +87,7 @@ class _State(SavedState):
     step: int
     epoch: int
     relaxation: dict[str, Any]
+    usual_loss: float | None
     devices: dict[str, _Device]
     merits: dict[str, list[float]]
     chosen: list[int]
@@ -142,6 +146,7 @@ class Darts:
         self._sampled, self._unrolled = sampled, unrolled
         self._most_skips = int(most_skips * len(self._choices))
         self._devices = _devices(problem)
+        self._usual_loss: float | None = None
         self._merits = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
         self._chosen: list[int] = []
         self._step = self._epoch = 0
@@ -185,6 +190,7 @@ class Darts:
             step=self._step,
             epoch=self._epoch,
             relaxation=self._relaxation.state(),
+            usual_loss=self._usual_loss,
             devices=self._devices,
             merits={name: values.tolist() for name, values in self._merits.items()},
             chosen=self._chosen,
@@ -199,6 +205,7 @@ class Darts:
         self._proposals.restore(restored.rng, told, pending)
         self._step, self._epoch = restored.step, restored.epoch
         self._relaxation.restore(restored.relaxation)
+        self._usual_loss = restored.usual_loss
         self._devices = restored.devices
         self._merits = {name: np.array(values) for name, values in restored.merits.items()}
         self._chosen, self._finished, self._stopped = restored.chosen, restored.finished, restored.stopped
@@ -233,7 +240,8 @@ class Darts:
             self._relaxation.restore(before)
             self._stopped = True
         self._epoch += 1
-        loss, accuracy = supernet.loss(self._mixed(likeliest=True))
+        judged = [supernet.loss(self._mixed()) for _ in range(_WATCHED if self._sampled else 1)]
+        loss, accuracy = (float(values) for values in np.mean(judged, axis=0))
         curves = {
             "alpha_entropy": self._relaxation.entropy(),
             "validation_loss": loss,
@@ -246,22 +254,22 @@ class Darts:
             curves=curves,
         )
 
-    def _mixed(self, *, likeliest: bool = False) -> Coefficients:
-        """Return what one step mixes; of sampled options the likeliest where it is to be judged, not trained."""
+    def _mixed(self) -> Coefficients:
+        """Return what one step mixes."""
         if not self._sampled:
             # Decays, so that the mixture need not keep skips for the sake of the gradient.
             return self._relaxation.coefficients(auxiliary=1.0 - self._epoch / self._epochs)
-        rng = self._proposals.rng
-        noise = {c.name: 0.0 if likeliest else rng.gumbel(size=len(c.options)) for c in self._choices}
-        shares = self._relaxation.probabilities()
+        rng, shares = self._proposals.rng, self._relaxation.probabilities()
         return self._relaxation.coefficients(
-            made={name: int(np.argmax(np.log(share) + noise[name])) for name, share in shares.items()}
+            made={name: int(rng.choice(len(share), p=share)) for name, share in shares.items()}
         )
 
     def _learn_mixture(self, supernet: Supernet) -> None:
         """Take one step on the mixture, and one on the weight of each latency that has a target."""
-        _, slopes = supernet.gradient(self._mixed(), unrolled=self._unrolled)
-        shares = self._relaxation.probabilities()
+        mixed, shares = self._mixed(), self._relaxation.probabilities()
+        loss, slopes = supernet.gradient(mixed, unrolled=self._unrolled)
+        if self._sampled:
+            slopes = {**slopes, **self._score(loss, mixed, shares)}
         of_shares = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
         for device in self._devices.values():
             if device.target_ms is None:
@@ -273,6 +281,27 @@ class Darts:
                     of_shares[name] += device.weight * device.scale * np.array(costs) / device.target_ms
         steps = max(1, self._epochs - self._warm_up) * supernet.steps_per_epoch
         self._relaxation.step(slopes, of_shares, self._travel / steps)
+
+    def _score(self, loss: float, mixed: Coefficients, shares: Mapping[str, FloatVector]) -> Coefficients:
+        """Return the slope of the expected loss by the terms of each choice, of which those sampled alone can tell.
+
+        The loss is compared with a moving average of earlier ones.
+        """
+        if self._usual_loss is None:
+            self._usual_loss = loss
+        advantage = loss - self._usual_loss
+        self._usual_loss += _FORGETTING * advantage
+        found = {}
+        for choice in self._choices:
+            terms = self._layers[choice.name]
+            of_option = dict(zip(map(str, choice.options), shares[choice.name], strict=True))
+            found[choice.name] = np.array(
+                [
+                    advantage / of_option[term] if coefficient and term in of_option else 0.0
+                    for term, coefficient in zip(terms, mixed[choice.name], strict=True)
+                ]
+            )
+        return found
 
     def _ready_supernet(self, laboratory: Laboratory) -> Supernet:
         if self._supernet is None:
@@ -453,10 +482,10 @@ class Darts:
         ]
 
     def _skips(self) -> int:
-        """Return how many choices would be made by passing the input on."""
+        """Return how many choices the mixture has made by passing the input on: with more than all other options together."""
         shares = self._relaxation.probabilities()
         return sum(
-            int(passing[np.argmax(shares[choice.name])])
+            float(shares[choice.name] @ passing) > 0.5
             for choice, passing in zip(self._choices, self._passing, strict=True)
         )
 

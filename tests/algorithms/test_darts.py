@@ -27,7 +27,7 @@ LATENCY = "latency_ms@pi4"
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
-    dataset = load_dataset("digits", downloads=tmp_path_factory.mktemp("none"), train_images=100)
+    dataset = load_dataset("digits", downloads=tmp_path_factory.mktemp("none"), train_images=300)
     return Trainer(dataset, torch.device("cpu"), torch.float32)
 
 
@@ -109,7 +109,7 @@ def test_darts_tells_its_curves(run: tuple[Darts, list[LearningStep]]):
     entropies = [step.curves["alpha_entropy"] for step in epochs]
     # Weights alone learn first; then the mixture makes up its mind.
     assert entropies[0] == pytest.approx(1.0)
-    assert entropies[-1] < 0.97
+    assert entropies[-1] < 0.99
     assert epochs[-1].curves["validation_loss"] < epochs[0].curves["validation_loss"]
 
 
