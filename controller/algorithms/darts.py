@@ -52,7 +52,7 @@ _JUDGED = 25  # random architectures for each choice
 _RIDGE = 2.0
 _FORGETTING = 0.1  # of the usual loss, with each sample
 _WATCHED = 8  # networks whose mean loss is the curve of a supernet that samples
-_SHARE_OF_TIME = 0.6  # of a search's time that may be spent on learning
+_SHARE_OF_TIME = 0.4  # of a search's time that may be spent on learning
 
 
 class _Device(BaseModel):

@@ -25,7 +25,7 @@ from controller.training.trainer import Trainer, TrainingFailedError, normalise
 
 _MOST_CLIPPED = 5.0  # norm of a gradient step
 _SHIFT = 0.01  # norm by which weights are moved for finite differences
-_RATE_SHARE = 0.25  # of the recipe's peak learning rate: a supernet has no schedule that begins gently
+_RATE_SHARE = 0.5  # of the recipe's peak learning rate: a supernet has no schedule that begins gently
 _LEAST_RATE = 0.02  # of its own peak, at the end
 _JUDGED = 500  # images that `loss` is computed on, at most
 _JUDGED_BATCH = 250
