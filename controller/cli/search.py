@@ -34,8 +34,16 @@ def search(
     budget: Annotated[
         str | None, typer.Option(help="Candidates to evaluate (200), or time to spend (30m).")
     ] = None,
-    space: Annotated[str | None, typer.Option(help="What to search.")] = None,
-    algorithm: Annotated[str | None, typer.Option(help="What proposes candidates.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="What to search: chain, cell, mobile, or what a package brings.")
+    ] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(
+            help="What proposes candidates: random, local, evolution, regularized_evolution, progressive, reinforce, "
+            "darts, surrogate, ensemble, or what a package brings."
+        ),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Class of hardware that bounds the networks: edge, mobile or gpu.")
     ] = None,

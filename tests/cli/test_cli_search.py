@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from controller.algorithms import ALGORITHMS
 from controller.api import SearchResult
 from controller.cli.main import app
 from controller.cli.search import run_and_show
@@ -15,6 +16,7 @@ from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError
 from controller.core.objective import Objective
 from controller.core.trial import Trial, TrialState
+from controller.spaces import SPACES
 from controller.store.store import Store
 
 OBJECTIVES = (Objective.parse("accuracy"), Objective.parse("latency_ms", "pi4"))
@@ -104,3 +106,8 @@ def test_flagged_figures_are_left_out_unless_they_are_to_be_kept() -> None:
 @pytest.mark.parametrize("command", [["search"], ["runs", "resume"]])
 def test_commands_that_search_can_keep_flagged_figures(command: list[str]) -> None:
     assert "--keep-flagged" in CliRunner().invoke(app, [*command, "--help"]).stdout
+
+
+def test_help_of_search_names_every_space_and_algorithm():
+    text = CliRunner().invoke(app, ["search", "--help"], env={"COLUMNS": "400"}).output
+    assert [name for name in (*SPACES, *ALGORITHMS) if name not in text] == []
