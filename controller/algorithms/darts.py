@@ -108,7 +108,7 @@ class Darts:
         warm_up: Share of them in which only weights learn.
         sampled: Whether each step mixes one option of each choice, drawn by its share, rather than all: many times faster,
             and what is judged in the end is what was trained.
-        unrolled: Whether the mixture's gradient looks one step of the weights ahead: twice as exact, three times as slow.
+        unrolled: Whether the mixture's gradient looks one step of the weights ahead, for four more passes a step.
         part: One in so many channels goes through the operations; 4 makes mixing all options several times faster.
         travel: How far a parameter of the mixture may move in all: softmax makes its exponential of it.
         most_skips: Share of choices that may be made by passing the input on.
