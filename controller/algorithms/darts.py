@@ -43,7 +43,7 @@ from controller.core.trial import Trial
 _LATENCY = "latency_ms"
 _WHOLE_NETWORKS = 6  # timed as a whole, to rescale the sums of their operators' times
 _AIMED = 0.96  # of the target: what is aimed at, since what comes out scatters
-_NEAR = 0.9  # of the target: what is near enough
+_NEAR = 0.93  # of the target: what is near enough
 _CORRECTIONS = 5
 _PRICES = tuple(0.25 * 2**power for power in range(8))
 _ATTEMPTS = 60
