@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from controller.algorithms import ALGORITHMS
+from controller.algorithms import ALGORITHMS, WITH_SUPERNET
 from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError
 from controller.core.objective import Constraint, Objective, broken
@@ -24,6 +24,8 @@ from controller.spaces.tabular import TabularSpace
 
 CHECKPOINTS = (25, 50, 100, 200, 400)
 """Numbers of evaluations at which algorithms are compared."""
+REPLAYABLE = tuple(name for name in ALGORITHMS if name not in WITH_SUPERNET)
+"""The algorithms that can search a table."""
 
 _SCALE_PERCENTILE = 99
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from example_table import write_table
 
-from controller.algorithms import ALGORITHMS, WITH_SUPERNET
+from controller.algorithms import ALGORITHMS
 from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError
 from controller.core.objective import Constraint, Objective
 from controller.core.protocols import Problem
 from controller.core.table import read_table
 from controller.core.trial import Trial
-from controller.replay import Checkpoint, Comparison, Replay, Replayed, compared
+from controller.replay import REPLAYABLE, Checkpoint, Comparison, Replay, Replayed, compared
 
 OBJECTIVES = (Objective.parse("accuracy"), Objective.parse("latency_ms@pi4"))
 
@@ -98,7 +98,7 @@ def test_a_table_is_looked_at_up_to_all_that_is_evaluated(table: Path, evaluatio
     assert Replay(read_table(table), OBJECTIVES).checkpoints(evaluations) == expected
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in WITH_SUPERNET])
+@pytest.mark.parametrize("name", REPLAYABLE)
 def test_every_algorithm_searches_a_table_to_its_end(table: Path, name: str):
     found = compared(Replay(read_table(table), OBJECTIVES), name, seeds=[0], evaluations=1000)
     assert [at.evaluations for at in found.checkpoints] == [25, 50, 64]

@@ -5,16 +5,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from controller.algorithms.archive import IntArray
 from controller.core.learning import FloatVector
 from controller.core.mixing import Mixture
 from controller.core.network import INPUT, Layer, Network
 from controller.core.primitives import Primitive, Shape
 
 _BINS = 400  # that a budget is divided into
-
-IntArray = npt.NDArray[np.int64]
 
 
 def term_layers(network: Network) -> dict[str, dict[str, list[tuple[Layer, ...]]]]:
@@ -83,7 +81,6 @@ def _signature(layers: Sequence[Layer]) -> _Signature:
 def best_options(
     merits: Sequence[FloatVector],
     costs: Sequence[FloatVector],
-    budget: float,
     counted: Sequence[IntArray],
     most_counted: int,
 ) -> list[int] | None:
@@ -93,18 +90,14 @@ def best_options(
 
     Args:
         merits: For each choice, of each option.
-        costs: For each choice, of each option; none below 0.
-        budget: Most that the options may cost together.
+        costs: For each choice, the share of the budget that each option takes; none below 0.
         counted: For each choice, 1 for options of which there may only be so many, else 0.
         most_counted: How many.
 
     Returns:
         None where nothing fits.
     """
-    unit = budget / _BINS if budget > 0 else 1.0
-    bins = [np.ceil(np.minimum(cost / unit, _BINS + 1) - 1e-9).astype(int) for cost in costs]
-    if budget <= 0:
-        bins = [np.where(cost > 0, _BINS + 1, 0) for cost in costs]
+    bins = [np.ceil(np.minimum(cost * _BINS, _BINS + 1) - 1e-9).astype(int) for cost in costs]
     best = np.zeros((_BINS + 1, most_counted + 1))  # of the choices from here on, by what is left
     picks: list[IntArray] = []
     for merit, size, extra in reversed(list(zip(merits, bins, counted, strict=True))):

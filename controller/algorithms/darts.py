@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from controller.algorithms.allotment import IntArray, best_options, term_costs, term_layers
+from controller.algorithms.allotment import best_options, term_costs, term_layers
+from controller.algorithms.archive import IntArray
 from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.algorithms.relaxation import Relaxation
 from controller.core.architecture import Architecture, ChoiceValue
@@ -425,7 +426,7 @@ class Darts:
         found = None
         for price in (0.0, *_PRICES) if has_target else (0.0,):
             priced = [value + price * spread * cost for value, cost in zip(values, costs, strict=True)]
-            found = best_options(priced, costs, 1.0, self._passing, self._most_skips)
+            found = best_options(priced, costs, self._passing, self._most_skips)
             if found is None or sum(cost[place] for cost, place in zip(costs, found, strict=True)) >= _NEAR:
                 break
         return found

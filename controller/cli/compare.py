@@ -27,7 +27,7 @@ def compare(
         list[str] | None, typer.Option(help="What to keep to, e.g. 'latency_ms@pi4<=15'. May be repeated.")
     ] = None,
     algorithm: Annotated[
-        list[str] | None, typer.Option(help="What to compare; all that EdgeNAS brings. May be repeated.")
+        list[str] | None, typer.Option(help="What to compare; all that can search a table. May be repeated.")
     ] = None,
     evaluations: Annotated[
         int, typer.Option(help="Distinct architectures that each may evaluate.", min=1)
@@ -39,11 +39,11 @@ def compare(
     json: JsonOption = False,
 ) -> None:
     """Compare algorithms by replaying a table: nothing is trained or measured."""
-    from controller.algorithms import ALGORITHMS, WITH_SUPERNET
+    from controller.algorithms import ALGORITHMS
     from controller.core.objective import Constraint, Objective
     from controller.core.plugins import find_plugin
     from controller.core.table import read_table
-    from controller.replay import Replay, compared
+    from controller.replay import REPLAYABLE, Replay, compared
 
     if plot and plot.suffix != ".png":
         raise ConfigurationError(f"plot {plot} cannot be drawn; expected a name that ends in .png")
@@ -52,7 +52,7 @@ def compare(
         [Objective.parse(text) for text in objective],
         [Constraint.parse(text) for text in constraint or ()],
     )
-    algorithms = algorithm or [name for name in ALGORITHMS if name not in WITH_SUPERNET]
+    algorithms = algorithm or REPLAYABLE
     for name in algorithms:  # whatever cannot search a table says so before others have run for minutes
         find_plugin("algorithms", ALGORITHMS, name)(replay.problem, 0)
     results = []

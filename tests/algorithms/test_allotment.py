@@ -31,7 +31,7 @@ def test_best_options_are_those_that_trying_all_finds(
         if sum(cost[place] for cost, place in zip(costs, places, strict=True)) <= 1 + 1e-9
         and sum(extra[place] for extra, place in zip(counted, places, strict=True)) <= most
     ]
-    found = best_options(merits, costs, 1.0, counted, most)
+    found = best_options(merits, costs, counted, most)
     if not fitting:
         assert found is None
         return
@@ -43,8 +43,8 @@ def test_best_options_are_those_that_trying_all_finds(
 
 
 def test_best_options_of_no_budget_are_free():
-    merits, costs = [np.array([1.0, 5.0])] * 2, [np.array([0.0, 0.1])] * 2
-    assert best_options(merits, costs, 0.0, [np.zeros(2, dtype=int)] * 2, 2) == [0, 0]
+    merits, costs = [np.array([1.0, 5.0])] * 2, [np.array([0.0, np.inf])] * 2
+    assert best_options(merits, costs, [np.zeros(2, dtype=int)] * 2, 2) == [0, 0]
 
 
 def test_terms_of_a_supernet_are_the_layers_that_only_they_read():

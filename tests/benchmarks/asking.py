@@ -20,7 +20,7 @@ import tables
 from controller.algorithms import ALGORITHMS
 from controller.core.errors import ConfigurationError
 from controller.core.plugins import find_plugin
-from controller.replay import Replay
+from controller.replay import REPLAYABLE, Replay
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def think(replay: Replay, name: str, *, known: int, asks: int, seed: int) -> Thi
 def main() -> None:
     parser = tables.arguments(__doc__)
     parser.add_argument(
-        "--algorithm", action="append", help=f"may be repeated; all of {', '.join(ALGORITHMS)}"
+        "--algorithm", action="append", help=f"may be repeated; all of {', '.join(REPLAYABLE)}"
     )
     parser.add_argument("--known", type=int, nargs="+", default=[500, 5000], help="trials told of first")
     parser.add_argument("--asks", type=int, default=150, help="asks after the first one")
@@ -58,7 +58,7 @@ def main() -> None:
             f"table {options.table} has {len(replay)} rows; expected more than are known and asked for, "
             f"{max(options.known) + options.asks}; lower --known or --asks"
         )
-    names = options.algorithm or list(ALGORITHMS)
+    names = options.algorithm or list(REPLAYABLE)
     found: dict[tuple[str, int], list[Thinking]] = {}
     for seed in range(options.seeds):
         for known in options.known:

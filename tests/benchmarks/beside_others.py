@@ -33,7 +33,7 @@ from controller.core.plugins import find_plugin
 from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.trial import Trial
 from controller.pareto.front import minimised
-from controller.replay import Comparison, Replayed
+from controller.replay import REPLAYABLE, Comparison, Replayed
 
 try:
     import optuna
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="runs of each, with the seeds 0, 1, and so on")
     parser.add_argument("--evaluations", type=int, default=400, help="distinct architectures in each run")
     parser.add_argument(
-        "--algorithm", action="append", help=f"may be repeated; all of {', '.join([*ALGORITHMS, *OTHERS])}"
+        "--algorithm", action="append", help=f"may be repeated; all of {', '.join([*REPLAYABLE, *OTHERS])}"
     )
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -199,7 +199,7 @@ def main() -> None:
         )
     factories: dict[str, Callable[[Problem, int], SearchAlgorithm]] = {
         name: OTHERS[name] if name in OTHERS else find_plugin("algorithms", ALGORITHMS, name)
-        for name in options.algorithm or [*ALGORITHMS, *OTHERS]
+        for name in options.algorithm or [*REPLAYABLE, *OTHERS]
     }
     at = replay.checkpoints(options.evaluations)
     runs: dict[str, list[Replayed]] = {name: [] for name in factories}
