@@ -166,6 +166,11 @@ class Evaluator:
                 self._submit(candidate, device)
         return candidate
 
+    def abandon(self, candidate: Candidate) -> None:
+        """Take back what boards were asked about a candidate and have not begun to measure."""
+        for future in candidate.measuring.values():
+            future.cancel()
+
     def may_train(self, candidate: Candidate) -> bool:
         """Return whether a candidate is worth training now: no board can still reject it."""
         untrained = not candidate.trial.finished and not candidate.trial.epochs
@@ -326,8 +331,7 @@ class Evaluator:
         state, reason = trial.state, trial.reason
         if state is TrialState.PENDING and excess and not trial.epochs:
             state = TrialState.REJECTED
-            for future in candidate.measuring.values():
-                future.cancel()
+            self.abandon(candidate)
             reason = ", ".join(
                 f"{values[constraint.objective.key]:.4g} breaks {constraint}" for constraint in excess
             )

@@ -13,11 +13,11 @@ from pydantic import TypeAdapter
 
 from controller.algorithms import ALGORITHMS
 from controller.config import SearchConfig, home
+from controller.core.budget import Budget
 from controller.core.errors import ConfigurationError
 from controller.core.plugins import find_plugin
 from controller.core.protocols import Problem, SearchAlgorithm, SearchSpace
 from controller.goals import goals
-from controller.search import Budget
 from controller.spaces import PRESETS, SPACES
 from controller.training.data import load_dataset
 from controller.training.dataset import Dataset, DatasetInfo

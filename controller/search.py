@@ -9,13 +9,14 @@ while it measures, nothing trains.
 """
 
 import logging
-import re
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.core.architecture import Architecture
+from controller.core.budget import Budget
 from controller.core.errors import ConfigurationError, DeviceError, SearchStoppedError, StoreError
 from controller.core.learning import LearningAlgorithm
 from controller.core.protocols import Problem, SearchAlgorithm
@@ -36,31 +37,6 @@ _REJECTED_IN_A_ROW = 1000
 _REPEATED_IN_A_ROW = 1000
 _UNUSABLE_IN_A_ROW = 8
 _DISTURBED_IN_A_ROW = 4  # each takes two jobs, in which the agent waits for a calm board for minutes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """When a search ends: after so many evaluated candidates, or so many seconds."""
-
-    trials: int | None = None
-    seconds: float | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "Budget":
-        """Return the budget written as a number of candidates, or a time with unit s, m or h.
-
-        Raises:
-            ConfigurationError: If text is neither.
-        """
-        match = re.fullmatch(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh]?)", text.strip())
-        number = float(match["number"]) if match else 0.0
-        if match is None or number <= 0 or (not match["unit"] and number != int(number)):
-            raise ConfigurationError(
-                f"budget {text!r} is not understood; expected a number of candidates such as 200, or a time such as 30m or 2h"
-            )
-        if not match["unit"]:
-            return cls(trials=int(number))
-        return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[match["unit"]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +188,11 @@ class Search:
         self._fill()
         while self._window:
             candidate = self._next_to_train()
+            if self._out_of_time(candidate):
+                # They stay in the store as asked for: whoever resumes the run with more time begins with them.
+                for left in self._window:
+                    self._evaluator.abandon(left)
+                return
             if candidate is not None:
                 self._report("training")
                 self._evaluator.train(candidate)
@@ -234,11 +215,25 @@ class Search:
             self._open(trial)
 
     def _wants_more(self) -> bool:
-        if self._exhausted or (
-            self._budget.seconds is not None and self._elapsed_s() >= self._budget.seconds
-        ):
+        if self._exhausted or self._left_s() <= 0:
             return False
         return self._budget.trials is None or self._evaluated() + len(self._window) < self._budget.trials
+
+    def _left_s(self) -> float:
+        """Return the time that is left for candidates."""
+        return self._budget.left_s(self._elapsed_s(), to_confirm=len(front(self._objectives, self._told)))
+
+    def _out_of_time(self, next_to_train: Candidate | None) -> bool:
+        """Return whether the time would be over before the next candidate was known.
+
+        While no candidate is good for anything, those that are open are evaluated all the same.
+        """
+        if not any(trial.feasible for trial in self._told):
+            return False
+        if next_to_train is None:
+            # What has cost training is not given up for want of a measurement.
+            return self._left_s() <= 0 and not any(candidate.trial.epochs for candidate in self._window)
+        return self._left_s() <= statistics.median(trial.training_s for trial in self._told if trial.feasible)
 
     def _evaluated(self) -> int:
         """Return how many candidates count against the budget: a rejected one cost next to nothing."""

@@ -9,6 +9,7 @@ import torch
 from example_measurement import measurement
 
 from controller.algorithms import Evolution
+from controller.core.budget import Budget
 from controller.core.measurement import (
     ExportedModel,
     Measurement,
@@ -18,7 +19,7 @@ from controller.core.objective import Constraint, Objective
 from controller.core.options import MeasurementOptions
 from controller.core.protocols import Problem, SearchAlgorithm
 from controller.evaluation import Board
-from controller.search import Budget, Search
+from controller.search import Search
 from controller.spaces import ChainSpace
 from controller.store.records import Run
 from controller.store.store import Store

@@ -1,6 +1,7 @@
 """What the loop promises, whatever the algorithm, the board and the order in which results come in."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from search_laboratory import DEVICE, Laboratory, ScriptedBench
 
 from controller.algorithms import Evolution, RandomSearch
 from controller.core.architecture import Architecture
+from controller.core.budget import Budget
 from controller.core.errors import (
     BenchmarkFailedError,
     ConfigurationError,
@@ -22,7 +24,7 @@ from controller.core.measurement import MeasurementMode
 from controller.core.network import Network
 from controller.core.trial import Trial, TrialState
 from controller.evaluation import TEST_ACCURACY
-from controller.search import Budget, Progress
+from controller.search import Progress
 from controller.store.records import RunState
 
 WAIT_S = 60
@@ -347,6 +349,35 @@ def test_budget_parses_candidates_and_times(text: str, budget: Budget) -> None:
 def test_budget_refuses_what_is_neither(text: str) -> None:
     with pytest.raises(ConfigurationError, match=f"budget {text!r}"):
         Budget.parse(text)
+
+
+def test_time_budget_holds_with_candidates_open_and_they_come_first_when_there_is_more(
+    laboratory: Laboratory,
+) -> None:
+    laboratory.trainer.before = lambda: time.sleep(1.0)
+    run = laboratory.run()
+
+    best = laboratory.search(run, budget=Budget.parse("5s")).run()
+
+    saved = laboratory.store.trials(run.id)
+    left = [trial.id for trial in saved.trials[saved.told :]]
+    assert best and left
+    assert laboratory.store.run(run.id).elapsed_s < 6
+    laboratory.trainer.before = lambda: None
+    further = laboratory.store.run(run.id)
+    laboratory.search(further, budget=Budget.parse(str(saved.told + len(left) + 2))).run()
+    resumed = laboratory.store.trials(run.id).trials
+    assert [trial.id for trial in resumed[saved.told :]][: len(left)] == left
+    assert all(trial.finished for trial in resumed)
+    assert len(resumed) == saved.told + len(left) + 2
+
+
+def test_time_budget_that_is_over_before_anything_is_known_still_finds_something(
+    laboratory: Laboratory,
+) -> None:
+    laboratory.trainer.before = lambda: time.sleep(0.5)
+
+    assert laboratory.search(laboratory.run(), budget=Budget.parse("0.1s")).run()
 
 
 def _require(condition: bool) -> None:

@@ -1,0 +1,47 @@
+"""How long a search may go on."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from controller.core.errors import ConfigurationError
+
+_CONFIRMING_S = 15.0  # one candidate of the front: ten seconds are timed
+_CONFIRMING_SHARE = 0.25  # of a budget of time is kept for that at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """When a search ends: after so many evaluated candidates, or so many seconds."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Return the budget written as a number of candidates, or a time with unit s, m or h.
+
+        Raises:
+            ConfigurationError: If text is neither.
+        """
+        match = re.fullmatch(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh]?)", text.strip())
+        number = float(match["number"]) if match else 0.0
+        if match is None or number <= 0 or (not match["unit"] and number != int(number)):
+            raise ConfigurationError(
+                f"budget {text!r} is not understood; expected a number of candidates such as 200, or a time such as 30m or 2h"
+            )
+        if not match["unit"]:
+            return cls(trials=int(number))
+        return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[match["unit"]])
+
+    def left_s(self, elapsed_s: float, *, to_confirm: int) -> float:
+        """Return the time that is left for candidates; infinite where the budget is no time.
+
+        Args:
+            elapsed_s: Time that is spent.
+            to_confirm: Candidates of the front: the time to measure them thoroughly at the end is kept for that.
+        """
+        if self.seconds is None:
+            return math.inf
+        confirming_s = min(_CONFIRMING_S * to_confirm, _CONFIRMING_SHARE * self.seconds)
+        return self.seconds - confirming_s - elapsed_s
