@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from controller.core.architecture import Architecture
 from controller.core.budget import Budget
 from controller.core.errors import ConfigurationError, DeviceError, SearchStoppedError, StoreError
-from controller.core.learning import LearningAlgorithm
+from controller.core.learning import CurvedAlgorithm, LearningAlgorithm
 from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.trial import Trial, TrialState, left_out
 from controller.core.waiting import wait_for_any
@@ -270,7 +270,8 @@ class Search:
     def _tell(self, trial: Trial) -> None:
         self._algorithm.tell([trial])
         self._told.append(trial)
-        self._store.save_told(self._run.id, trial, self._algorithm.state(), self._elapsed_s())
+        points = self._algorithm.points if isinstance(self._algorithm, CurvedAlgorithm) else {}
+        self._store.save_told(self._run.id, trial, self._algorithm.state(), self._elapsed_s(), points)
         self._report("searching")
         self._stop_if_unusable(trial)
         if self._rejected_in_a_row() < _REJECTED_IN_A_ROW:

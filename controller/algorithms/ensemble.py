@@ -86,6 +86,11 @@ class Ensemble:
         self._gains = dict.fromkeys(self._members, 0.0)
         self._costs_s = dict.fromkeys(self._members, 0.0)
 
+    @property
+    def points(self) -> Mapping[str, float]:
+        """How likely each member is to ask next, as `share_NAME`."""
+        return {f"share_{name}": share for name, share in self._shares().items()}
+
     def ask(self, count: int) -> list[Architecture]:
         """Return at most count new architectures: random ones first, then what members ask for."""
         return up_to(count, self._propose)

@@ -9,7 +9,7 @@ anew for each sample: one policy covers the whole front (Knowles 2006, ParEGO, f
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 import numpy as np
@@ -92,6 +92,12 @@ class Reinforce:
         self._weights: dict[str, FloatArray] = {}
         self._baseline: float | None = None
         self._updates = 0
+        self._points: dict[str, float] = {}
+
+    @property
+    def points(self) -> Mapping[str, float]:
+        """Of the last trial told: its reward, the moving average that it was compared with, and the policy's entropy."""
+        return self._points
 
     def ask(self, count: int) -> list[Architecture]:
         """Return at most count new architectures, sampled from the policy."""
@@ -207,6 +213,7 @@ class Reinforce:
         torch.nn.utils.clip_grad_norm_(self._policy.parameters(), 1.0)
         self._optimizer.step()
         self._updates += 1
+        self._points = {"reward": reward, "baseline": baseline, "policy_entropy": entropy.item()}
 
     def _likelihood(self, encoded: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log-likelihoods, shape (n,), and the mean entropy of a choice."""

@@ -13,6 +13,8 @@ TakeOverOption = Annotated[
     typer.Option("--take-over", help="Even if a process seems to be at work on it that you know has ended."),
 ]
 
+_MOST_STEPS = 25  # of curves, printed; --json has all
+
 app = typer.Typer(help="Searches, past and under way.", no_args_is_help=True)
 
 
@@ -90,13 +92,20 @@ def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) 
     settings = {**found.configuration["config"], **found.environment}
     print_table(("setting", "value"), ((name, str(value)) for name, value in settings.items()))
     if curves:
-        steps = sorted({step for values in curves.values() for step in values})
+        steps = _spaced(sorted({step for values in curves.values() for step in values}))
         points = ((str(step), *(_point(values.get(step)) for values in curves.values())) for step in steps)
         print_table(("step", *curves), points)
     out.print(trial_table(trials, run_objectives(found), title="trials"))
     for trial in trials:
         if trial.reason:
             say(f"{trial.id} {trial.state.value}: {trial.reason}")
+
+
+def _spaced(steps: list[int]) -> list[int]:
+    """Return steps, or as many as a screen holds, evenly spaced from the first to the last."""
+    if len(steps) <= _MOST_STEPS:
+        return steps
+    return [steps[place * (len(steps) - 1) // (_MOST_STEPS - 1)] for place in range(_MOST_STEPS)]
 
 
 def _point(value: float | None) -> str:

@@ -1,6 +1,6 @@
-"""What an algorithm that trains something of its own may use, and how it tells what it learns.
+"""What an algorithm that trains something of its own may use, and how an algorithm tells what it learns.
 
-Such an algorithm learns before it asks for anything, step by step, so that each step is saved as soon as it is done.
+One that trains learns before it asks for anything, step by step, so that each step is saved as soon as it is done.
 """
 
 from collections.abc import Mapping
@@ -125,4 +125,14 @@ class LearningAlgorithm(SearchAlgorithm, Protocol):
             laboratory: What it may use.
             spent: Share of the search's time that is spent, 0 where the budget is no time.
         """
+        ...
+
+
+@runtime_checkable
+class CurvedAlgorithm(SearchAlgorithm, Protocol):
+    """A search algorithm that shows how its learning goes while it is told."""
+
+    @property
+    def points(self) -> Mapping[str, float]:
+        """What the last trial told adds to the run's curves, by curve, e.g. `reward`."""
         ...

@@ -202,28 +202,33 @@ class Store:
                 update(runs).where(runs.c.id == run_id).values(algorithm_state=algorithm_state)
             )
 
-    def save_told(self, run_id: str, trial: Trial, algorithm_state: bytes, elapsed_s: float) -> None:
-        """Record that the algorithm has been told of a trial, together with the state that left it in."""
+    def save_told(
+        self,
+        run_id: str,
+        trial: Trial,
+        algorithm_state: bytes,
+        elapsed_s: float,
+        points: Mapping[str, float] | None = None,
+    ) -> None:
+        """Record that the algorithm has been told of a trial, together with the state that left it in.
+
+        Args:
+            run_id: Whose trial.
+            trial: What was told.
+            algorithm_state: Of the algorithm, afterwards.
+            elapsed_s: Of the run.
+            points: What that adds to the run's curves, by curve; the step is the number of trials told.
+        """
         with self._transaction() as connection:
             connection.execute(_update(run_id, trial).values(told=True))
-            connection.execute(
-                update(runs)
-                .where(runs.c.id == run_id)
-                .values(algorithm_state=algorithm_state, elapsed_s=elapsed_s)
-            )
+            _save_points(connection, run_id, trial.index + 1, points or {})
+            _save_state(connection, run_id, algorithm_state, elapsed_s)
 
     def save_learnt(self, run_id: str, step: LearningStep, algorithm_state: bytes, elapsed_s: float) -> None:
         """Add a point to each curve of an algorithm's own learning, together with the state that left it in."""
         with self._transaction() as connection:
-            for name, value in step.curves.items():
-                connection.execute(
-                    insert(curves).values(run_id=run_id, name=name, step=step.number, value=value)
-                )
-            connection.execute(
-                update(runs)
-                .where(runs.c.id == run_id)
-                .values(algorithm_state=algorithm_state, elapsed_s=elapsed_s)
-            )
+            _save_points(connection, run_id, step.number, step.curves)
+            _save_state(connection, run_id, algorithm_state, elapsed_s)
 
     def curves(self, run_id: str) -> dict[str, dict[int, float]]:
         """Return what a run's algorithm learnt, by curve: values by step, in order."""
@@ -351,6 +356,17 @@ def _refuse_if_at_work(run: Run) -> None:
             f"run {run.id} is at work in process {run.owner.pid} on {run.owner.host}; stop that process first, "
             "or add --take-over if you know that it has ended"
         )
+
+
+def _save_points(connection: Connection, run_id: str, step: int, points: Mapping[str, float]) -> None:
+    for name, value in points.items():
+        connection.execute(insert(curves).values(run_id=run_id, name=name, step=step, value=value))
+
+
+def _save_state(connection: Connection, run_id: str, algorithm_state: bytes, elapsed_s: float) -> None:
+    connection.execute(
+        update(runs).where(runs.c.id == run_id).values(algorithm_state=algorithm_state, elapsed_s=elapsed_s)
+    )
 
 
 def _save_blob(connection: Connection, run_id: str, trial_id: str, kind: str, data: bytes) -> None:

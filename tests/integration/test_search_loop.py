@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from search_laboratory import DEVICE, Laboratory, ScriptedBench
 
-from controller.algorithms import Evolution, RandomSearch
+from controller.algorithms import Evolution, RandomSearch, Reinforce
 from controller.core.architecture import Architecture
 from controller.core.budget import Budget
 from controller.core.errors import (
@@ -361,7 +361,8 @@ def test_time_budget_holds_with_candidates_open_and_they_come_first_when_there_i
 
     saved = laboratory.store.trials(run.id)
     left = [trial.id for trial in saved.trials[saved.told :]]
-    assert best and left
+    assert best
+    assert left
     assert laboratory.store.run(run.id).elapsed_s < 6
     laboratory.trainer.before = lambda: None
     further = laboratory.store.run(run.id)
@@ -441,3 +442,15 @@ def test_learning_that_was_killed_goes_on_after_the_last_step_saved(laboratory: 
 
     assert set(laboratory.store.curves(run.id)["loss"]) == {1, 2, 3}
     assert len(sequence(laboratory, run.id)) == 6
+
+
+def test_what_an_algorithm_learns_from_each_trial_becomes_curves(laboratory: Laboratory) -> None:
+    run = laboratory.run()
+
+    laboratory.search(run, Reinforce(laboratory.problem, seed=0)).run()
+
+    curves = laboratory.store.curves(run.id)
+    assert set(curves) == {"reward", "baseline", "policy_entropy"}
+    assert all(list(points) == [1, 2, 3, 4, 5, 6] for points in curves.values())
+    assert curves["policy_entropy"][1] > 0
+    assert curves["baseline"][1] == curves["reward"][1]
