@@ -1,5 +1,6 @@
 """What a program or the command line asks of EdgeNAS: search, and go on with a search."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ def start(config: SearchConfig, store: str, on_progress: Callable[[Progress], ob
         InvalidInputError: If something that was asked for is not there.
         SearchStoppedError: If the search could not go on; it can be resumed.
     """
+    begun = time.monotonic()
     config = with_absolute_dataset(config)
     with ExitStack() as stack:
         for name in _device_names(config):
@@ -119,7 +121,7 @@ def start(config: SearchConfig, store: str, on_progress: Callable[[Progress], ob
         opened = Store(store)
         stack.callback(opened.close)
         run = opened.create_run(recorded(config, plan), environment())
-        return _search(config, plan, run, opened, boards, on_progress)
+        return _search(config, plan, run, opened, boards, begun, on_progress)
 
 
 def resume(
@@ -145,6 +147,7 @@ def resume(
         InvalidInputError: If there is no such run, or its dataset has changed since.
         SearchStoppedError: If the search could not go on again.
     """
+    begun = time.monotonic()
     with ExitStack() as stack:
         opened = Store(store)
         stack.callback(opened.close)
@@ -164,7 +167,7 @@ def resume(
             )
         boards = _boards(config, stack)
         claimed = opened.claim(run, configuration=configuration, take_over=take_over)
-        return _search(config, plan, claimed, opened, boards, on_progress)
+        return _search(config, plan, claimed, opened, boards, begun, on_progress)
 
 
 def _search(
@@ -173,6 +176,7 @@ def _search(
     run: Run,
     store: Store,
     boards: Mapping[str, Board],
+    begun: float,
     on_progress: Callable[[Progress], object],
 ) -> SearchResult:
     search = Search(
@@ -186,6 +190,7 @@ def _search(
         boards=boards,
         threads=config.threads,
         keep_flagged=config.flagged is FlaggedFigures.KEEP,
+        begun=begun,
         on_progress=on_progress,
     )
     best = tuple(search.run())

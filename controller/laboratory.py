@@ -48,9 +48,9 @@ class SearchLaboratory:
         self._boards = boards
         self._options = MeasurementOptions(threads=threads, profile=True)
 
-    def supernet(self, network: Network, epochs: int) -> TrainedSupernet:
+    def supernet(self, network: Network) -> TrainedSupernet:
         """Return an untrained supernet."""
-        return TrainedSupernet(self._trainer, network, self._recipe, epochs)
+        return TrainedSupernet(self._trainer, network, self._recipe)
 
     def profile(self, network: Network, device: str) -> Profile:
         """Return a network's time on a device as a whole and by layer, measured and saved.

@@ -76,6 +76,7 @@ class Search:
         boards: Devices by name: those that objectives and constraints name.
         threads: Threads inside one operator on every board; 0 for as many as it has physical cores.
         keep_flagged: Whether to choose by figures that something else than the model shaped.
+        begun: Moment of `time.monotonic` from which its time counts, so that loading is part of it; None for now.
         on_progress: Told whenever something changes.
     """
 
@@ -92,6 +93,7 @@ class Search:
         boards: Mapping[str, Board],
         threads: int = 0,
         keep_flagged: bool = False,
+        begun: float | None = None,
         on_progress: Callable[[Progress], object] = lambda _: None,
     ) -> None:
         self._run = run
@@ -116,7 +118,7 @@ class Search:
             run_id=run.id, store=store, trainer=trainer, recipe=recipe, boards=boards, threads=threads
         )
         self._volume = CoveredVolume(self._objectives)
-        self._started = time.monotonic()
+        self._started = time.monotonic() if begun is None else begun
         self._asked: dict[str, None] = {}
         self._told: list[Trial] = []
         self._window: deque[Candidate] = deque()

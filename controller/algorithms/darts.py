@@ -10,23 +10,24 @@ weights of edges; Chu et al. 2021, DARTS-, section 3.3, for the auxiliary input 
 section 4, for stopping at too many skips; Wang et al. 2021, Rethinking Architecture Selection in Differentiable NAS,
 section 3.1, for judging options by what discretizing them leaves rather than by their shares: we do so without training
 in between, and for all choices at once, so that they can share a latency;
-Xie et al. 2019, SNAS, section 2.2, for sampling one option a step; we take the score function's gradient for it, with a
-baseline (Williams 1992), rather than one through a softened sample, so that options not sampled need not be computed;
-Cai et al. 2019, ProxylessNAS, section 3.3, for an expected latency that is summed over operators.
+Xie et al. 2019, SNAS, section 2.2, for sampling one option a step; we take the score function's gradient for it (Williams
+1992) rather than one through a softened sample, so that options not sampled need not be computed, and compare several samples
+on one batch with each other (Kool et al. 2019, Buy 4 REINFORCE samples, get a baseline for free), so that what makes a
+batch hard or easy does not count.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
-from controller.algorithms.allotment import best_options, term_costs, term_layers
+from controller.algorithms.allotment import term_costs, term_layers
 from controller.algorithms.archive import IntArray
+from controller.algorithms.discretization import NEAR, Discretizer
+from controller.algorithms.operator_latency import LATENCY, OperatorLatency, devices_of
 from controller.algorithms.proposals import Proposals, SavedState, up_to
-from controller.algorithms.relaxation import Relaxation
+from controller.algorithms.relaxation import Relaxation, score_slopes
 from controller.core.architecture import Architecture, ChoiceValue
 from controller.core.errors import ConfigurationError
 from controller.core.learning import (
@@ -41,57 +42,24 @@ from controller.core.mixing import mixtures
 from controller.core.protocols import Problem, Rng
 from controller.core.trial import Trial
 
-_LATENCY = "latency_ms"
 _WHOLE_NETWORKS = 6  # timed as a whole, to rescale the sums of their operators' times
-_AIMED = 0.96  # of the target: what is aimed at, since what comes out scatters
-_NEAR = 0.93  # of the target: what is near enough
 _CORRECTIONS = 5
-_PRICES = tuple(0.25 * 2**power for power in range(8))
-_ATTEMPTS = 60
-_DUAL_RATE = 0.05
+_COMPARED = 4  # samples of the mixture on each batch that it learns from
 _JUDGED = 25  # random architectures for each choice
 _RIDGE = 2.0
-_FORGETTING = 0.1  # of the usual loss, with each sample
 _WATCHED = 8  # networks whose mean loss is the curve of a supernet that samples
 _SHARE_OF_TIME = 0.4  # of a search's time that may be spent on learning
-
-
-class _Device(BaseModel):
-    """What is known of a device: a network takes base_ms + scale · the sum of its operators' times.
-
-    Attributes:
-        target_ms: What a network may take; None where less is merely better.
-        costs_ms: Time of each option by choice, in the supernet.
-        base_ms: What every network takes.
-        scale: What becomes of an operator's time in a network.
-        correction: Measured over expected, of the latest network chosen.
-        weight: Of the expected latency in the loss.
-    """
-
-    target_ms: float | None
-    costs_ms: dict[str, list[float]] = {}
-    base_ms: float = 0.0
-    scale: float = 1.0
-    correction: float = 1.0
-    weight: float = 0.0
-
-    def expected_ms(self, shares: Mapping[str, FloatVector]) -> float:
-        """Return the latency of a mixture, or of a network, whose shares are 0 or 1."""
-        return self.base_ms + self.scale * self.sum_ms(shares)
-
-    def sum_ms(self, shares: Mapping[str, FloatVector]) -> float:
-        """Return the sum of the operators' times."""
-        return sum(float(shares[name] @ np.array(costs)) for name, costs in self.costs_ms.items())
+_AT_TARGET = 8  # proposals that use all the room that a target leaves, before others are of interest
 
 
 class _State(SavedState):
     step: int
     epoch: int
+    progress: float
     relaxation: dict[str, Any]
-    usual_loss: float | None
-    devices: dict[str, _Device]
+    devices: dict[str, OperatorLatency]
     merits: dict[str, list[float]]
-    chosen: list[int]
+    chosen: dict[str, ChoiceValue] | None
     finished: bool
     stopped: bool
     supernet: str
@@ -105,11 +73,13 @@ class Darts:
     Args:
         problem: What to search, and for what; its space must have a supernet.
         seed: Of all random draws.
-        epochs: Passes of the weights over half of the training images.
-        warm_up: Share of them in which only weights learn.
+        epochs: Passes of the weights over half of the training images, at most: where a time is the budget, a share of
+            it is what there is for learning, and all schedules are stretched over that.
+        warm_up: Share of the learning in which only weights learn.
         sampled: Whether each step mixes one option of each choice, drawn by its share, rather than all: many times faster,
             and what is judged in the end is what was trained.
-        unrolled: Whether the mixture's gradient looks one step of the weights ahead, for four more passes a step.
+        unrolled: Whether the mixture's gradient looks one step of the weights ahead, for four more passes a step; all
+            options are mixed then.
         part: One in so many channels goes through the operations; 4 makes mixing all options several times faster.
         travel: How far a parameter of the mixture may move in all: softmax makes its exponential of it.
         most_skips: Share of choices that may be made by passing the input on.
@@ -143,14 +113,18 @@ class Darts:
         self._layers = term_layers(self._network)
         self._relaxation = Relaxation(self._choices, terms)
         self._travel = travel
-        self._epochs, self._warm_up = epochs, round(warm_up * epochs)
-        self._sampled, self._unrolled = sampled, unrolled
+        self._epochs, self._warm_up = epochs, warm_up
+        self._sampled, self._unrolled = sampled and not unrolled, unrolled
         self._most_skips = int(most_skips * len(self._choices))
-        self._devices = _devices(problem)
-        self._usual_loss: float | None = None
+        self._passing = self._find_passing()
+        self._discretizer = Discretizer(
+            problem.space, self._choices, self._passing, self._most_skips, devices_of(problem)
+        )
+        self._faster_is_better = any(objective.metric.name == LATENCY for objective in problem.objectives)
         self._merits = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
-        self._chosen: list[int] = []
+        self._chosen: Architecture | None = None
         self._step = self._epoch = 0
+        self._progress = 0.0
         self._stopped = self._finished = False
         self._supernet: Supernet | None = None
         self._saved_supernet = b""
@@ -168,8 +142,9 @@ class Darts:
         if any(not device.costs_ms for device in self._devices.values()):
             self._time_operators(laboratory)
             return LearningStep(activity="timed operators", number=self._step, curves={})
-        if self._epoch < self._epochs and spent < _SHARE_OF_TIME:
-            return self._learn_an_epoch(laboratory)
+        progress = max(self._epoch / self._epochs, spent / _SHARE_OF_TIME)
+        if progress < 1:
+            return self._learn_an_epoch(laboratory, progress)
         self._judge(self._ready_supernet(laboratory))
         self._choose(laboratory)
         self._finished, self._supernet, self._saved_supernet = True, None, b""
@@ -180,8 +155,14 @@ class Darts:
         return up_to(count, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Count the trials as proposed: what is learnt is learnt before."""
+        """Count the trials as proposed, and learn what they took: all else is learnt before."""
         self._proposals.add_told(trials)
+        for trial in trials:
+            shares = self._discretizer.shares(trial.architecture)
+            for name, device in self._devices.items():
+                measured_ms = trial.values.get(f"{LATENCY}@{name}")
+                if device.costs_ms and measured_ms:
+                    device.correct(shares, measured_ms)
 
     def state(self) -> bytes:
         """Return the generator's state, the mixture, what devices told, and the supernet while it is trained."""
@@ -190,11 +171,11 @@ class Darts:
             rng=self._proposals.state(),
             step=self._step,
             epoch=self._epoch,
+            progress=self._progress,
             relaxation=self._relaxation.state(),
-            usual_loss=self._usual_loss,
-            devices=self._devices,
+            devices=dict(self._devices),
             merits={name: values.tolist() for name, values in self._merits.items()},
-            chosen=self._chosen,
+            chosen=None if self._chosen is None else dict(self._chosen.values),
             finished=self._finished,
             stopped=self._stopped,
             supernet=base64.b64encode(saved).decode("ascii"),
@@ -206,15 +187,20 @@ class Darts:
         self._proposals.restore(restored.rng, told, pending)
         self._step, self._epoch = restored.step, restored.epoch
         self._relaxation.restore(restored.relaxation)
-        self._usual_loss = restored.usual_loss
-        self._devices = restored.devices
+        self._progress = restored.progress
+        self._discretizer.devices = restored.devices
         self._merits = {name: np.array(values) for name, values in restored.merits.items()}
-        self._chosen, self._finished, self._stopped = restored.chosen, restored.finished, restored.stopped
+        self._chosen = None if restored.chosen is None else Architecture.of(restored.chosen)
+        self._finished, self._stopped = restored.finished, restored.stopped
         self._saved_supernet = base64.b64decode(restored.supernet)
+
+    @property
+    def _devices(self) -> Mapping[str, OperatorLatency]:
+        return self._discretizer.devices
 
     def _time_operators(self, laboratory: Laboratory) -> None:
         """Learn from each device what every option costs, and what becomes of that in whole networks."""
-        sampled = [self._random_options(self._proposals.rng) for _ in range(_WHOLE_NETWORKS)]
+        sampled = [self._discretizer.random(self._proposals.rng) for _ in range(_WHOLE_NETWORKS)]
         networks = [architecture for architecture in sampled if architecture is not None]
         for name, device in self._devices.items():
             costs = term_costs(self._layers, laboratory.profile(self._network, name).layers_ms)
@@ -222,26 +208,37 @@ class Darts:
                 choice.name: [costs[choice.name].get(str(option), 0.0) for option in choice.options]
                 for choice in self._choices
             }
-            sums = [device.sum_ms(self._shares(architecture)) for architecture in networks]
-            whole = [
-                laboratory.profile(self._space.lower(architecture), name).latency_ms
-                for architecture in networks
-            ]
-            device.base_ms, device.scale = _line(sums, whole)
+            device.fit(
+                [self._discretizer.shares(architecture) for architecture in networks],
+                [
+                    laboratory.profile(self._space.lower(architecture), name).latency_ms
+                    for architecture in networks
+                ],
+            )
 
-    def _learn_an_epoch(self, laboratory: Laboratory) -> LearningStep:
+    def _learn_an_epoch(self, laboratory: Laboratory, progress: float) -> LearningStep:
+        """Train for one epoch.
+
+        Args:
+            laboratory: Has the supernet.
+            progress: How much of the learning was done before, by epochs or by time, whichever is more.
+        """
         supernet = self._ready_supernet(laboratory)
         supernet.begin_epoch()
         before = self._relaxation.state()
-        for _ in range(supernet.steps_per_epoch):
-            if self._epoch >= self._warm_up and not self._stopped:
-                self._learn_mixture(supernet)
-            supernet.train_weights(self._mixed())
+        # An epoch is likely to take as long as the last one did.
+        pace = max(1 / self._epochs, progress - self._progress) / supernet.steps_per_epoch
+        for step in range(supernet.steps_per_epoch):
+            done = min(1.0, progress + step * pace)
+            if progress >= self._warm_up and not self._stopped:
+                self._learn_mixture(supernet, done, self._travel * pace / (1 - self._warm_up))
+            supernet.train_weights(self._mixed(done), done)
+        self._progress = progress
         if self._skips() > self._most_skips:
             self._relaxation.restore(before)
             self._stopped = True
         self._epoch += 1
-        judged = [supernet.loss(self._mixed()) for _ in range(_WATCHED if self._sampled else 1)]
+        judged = [supernet.loss(self._mixed(progress)) for _ in range(_WATCHED if self._sampled else 1)]
         loss, accuracy = (float(values) for values in np.mean(judged, axis=0))
         curves = {
             "alpha_entropy": self._relaxation.entropy(),
@@ -250,63 +247,42 @@ class Darts:
             **self._expected(),
         }
         return LearningStep(
-            activity=f"trained the supernet, epoch {self._epoch} of {self._epochs}",
+            activity=f"trained the supernet, epoch {self._epoch} of at most {self._epochs}",
             number=self._step,
             curves=curves,
         )
 
-    def _mixed(self) -> Coefficients:
+    def _mixed(self, progress: float) -> Coefficients:
         """Return what one step mixes."""
-        if not self._sampled:
-            # Decays, so that the mixture need not keep skips for the sake of the gradient.
-            return self._relaxation.coefficients(auxiliary=1.0 - self._epoch / self._epochs)
-        rng, shares = self._proposals.rng, self._relaxation.probabilities()
-        return self._relaxation.coefficients(
-            made={name: int(rng.choice(len(share), p=share)) for name, share in shares.items()}
-        )
-
-    def _learn_mixture(self, supernet: Supernet) -> None:
-        """Take one step on the mixture, and one on the weight of each latency that has a target."""
-        mixed, shares = self._mixed(), self._relaxation.probabilities()
-        loss, slopes = supernet.gradient(mixed, unrolled=self._unrolled)
         if self._sampled:
-            slopes = {**slopes, **self._score(loss, mixed, shares)}
-        of_shares = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
+            return self._relaxation.coefficients(made=self._drawn())
+        # Decays, so that the mixture need not keep skips for the sake of the gradient.
+        return self._relaxation.coefficients(auxiliary=1.0 - progress)
+
+    def _drawn(self) -> dict[str, int]:
+        """Return the place of one option of each choice, drawn by its share."""
+        rng, shares = self._proposals.rng, self._relaxation.probabilities()
+        return {name: int(rng.choice(len(share), p=share)) for name, share in shares.items()}
+
+    def _learn_mixture(self, supernet: Supernet, progress: float, rate: float) -> None:
+        """Take one step on the mixture, and one on the weight of each latency that has a target."""
+        shares = self._relaxation.probabilities()
+        by_term: Coefficients = {}
+        by_share = {name: np.zeros(len(share)) for name, share in shares.items()}
+        if self._sampled:
+            drawn = [self._drawn() for _ in range(_COMPARED)]
+            losses = supernet.losses([self._relaxation.coefficients(made=made) for made in drawn])
+            by_share = score_slopes(shares, drawn, losses)
+        else:
+            by_term = supernet.gradient(self._mixed(progress), unrolled=self._unrolled)
         for device in self._devices.values():
-            if device.target_ms is None:
-                continue
-            excess = device.expected_ms(shares) / device.target_ms - 1
-            device.weight = max(0.0, device.weight + _DUAL_RATE * excess)
-            if excess > 0:
-                for name, costs in device.costs_ms.items():
-                    of_shares[name] += device.weight * device.scale * np.array(costs) / device.target_ms
-        steps = max(1, self._epochs - self._warm_up) * supernet.steps_per_epoch
-        self._relaxation.step(slopes, of_shares, self._travel / steps)
-
-    def _score(self, loss: float, mixed: Coefficients, shares: Mapping[str, FloatVector]) -> Coefficients:
-        """Return the slope of the expected loss by the terms of each choice, of which those sampled alone can tell.
-
-        The loss is compared with a moving average of earlier ones.
-        """
-        if self._usual_loss is None:
-            self._usual_loss = loss
-        advantage = loss - self._usual_loss
-        self._usual_loss += _FORGETTING * advantage
-        found = {}
-        for choice in self._choices:
-            terms = self._layers[choice.name]
-            of_option = dict(zip(map(str, choice.options), shares[choice.name], strict=True))
-            found[choice.name] = np.array(
-                [
-                    advantage / of_option[term] if coefficient and term in of_option else 0.0
-                    for term, coefficient in zip(terms, mixed[choice.name], strict=True)
-                ]
-            )
-        return found
+            for name, slope in device.slopes(shares).items():
+                by_share[name] += slope
+        self._relaxation.step(by_term, by_share, rate)
 
     def _ready_supernet(self, laboratory: Laboratory) -> Supernet:
         if self._supernet is None:
-            self._supernet = laboratory.supernet(self._trained, self._epochs)
+            self._supernet = laboratory.supernet(self._trained)
             if self._saved_supernet:
                 self._supernet.restore(self._saved_supernet)
         return self._supernet
@@ -346,136 +322,39 @@ class Darts:
         Where several devices have a target, each network is measured on all of them.
         """
         for _ in range(_CORRECTIONS):
-            found, architecture = self._best_network()
-            self._chosen = found
-            if architecture is None or not self._devices:
+            self._chosen = found = self._discretizer.best(self._merits, self._proposals.rng)
+            if found is None or not self._devices:
                 return
-            network, shares = self._space.lower(architecture), self._shares(architecture)
+            network, shares = self._space.lower(found), self._discretizer.shares(found)
             fits, near = True, False
             for name, device in self._devices.items():
                 measured_ms = laboratory.profile(network, name).latency_ms
-                device.correction = measured_ms / device.expected_ms(shares)
+                device.correct(shares, measured_ms, kept=0.0)
                 if device.target_ms is not None:
                     fits = fits and measured_ms <= device.target_ms
-                    near = near or measured_ms >= _NEAR * device.target_ms
-            if fits and (near or self._best_network()[0] == found):
+                    near = near or measured_ms >= NEAR * device.target_ms
+            if fits and (near or self._discretizer.best(self._merits, self._proposals.rng) == found):
                 return
 
-    def _best_network(self) -> tuple[list[int], Architecture | None]:
-        """Return the options of the network that meets the targets best and, of several, has the best merits, and it.
-
-        Not all options that fit make a network, and edges that lead nowhere take no time: so merits are moved a little,
-        more from one attempt to the next, and what comes out is judged by what is left of it.
-        """
-        best: tuple[tuple[float, float], list[int], Architecture] | None = None
-        for attempt in range(_ATTEMPTS):
-            noise = attempt / _ATTEMPTS * self._spread()
-            merits = {
-                name: values + noise * self._proposals.rng.gumbel(size=len(values))
-                for name, values in self._merits.items()
-            }
-            found = self._best(merits, room=1.0)
-            architecture = None if found is None else self._composed(found)
-            if found is None or architecture is None:
-                continue
-            merit = sum(self._merits[c.name][place] for c, place in zip(self._choices, found, strict=True))
-            key = (self._miss(architecture), -float(merit))
-            if best is None or key < best[0]:
-                best = key, found, architecture
-            if not self._devices:
-                break
-        return ([], None) if best is None else best[1:]
-
-    def _miss(self, architecture: Architecture) -> float:
-        """Return by what share of it the expected latency misses a target; what is above counts tenfold."""
-        shares = self._shares(architecture)
-        missed = 0.0
-        for device in self._devices.values():
-            if device.target_ms is not None:
-                used = device.correction * device.expected_ms(shares) / device.target_ms
-                missed += 10 * max(0.0, used - _AIMED) + max(0.0, _NEAR - used)
-        return missed
-
-    def _spread(self) -> float:
-        """Return how far apart the merits of a choice's options are, on average."""
-        return float(np.mean([np.ptp(values) for values in self._merits.values()]))
-
-    def _best(self, merits: Mapping[str, FloatVector], room: float) -> list[int] | None:
-        """Return the options with the best merits that every device has room for.
-
-        Where a target leaves room unused, what is slower counts as better, as little as makes use of it: a supernet that
-        is trained briefly thinks too little of operations that learn slowly.
-
-        Args:
-            merits: By choice, of each option.
-            room: Share of it that may be used: of the target, or of what the slowest options take.
-        """
-        costs = [np.zeros(len(choice.options)) for choice in self._choices]
-        for device in self._devices.values():
-            by_choice = [
-                device.correction * device.scale * np.array(device.costs_ms[c.name]) for c in self._choices
-            ]
-            budget = sum(float(cost.max()) for cost in by_choice)
-            if device.target_ms is not None:
-                budget = _AIMED * device.target_ms - device.correction * device.base_ms
-            budget = max(1e-9, room * budget)
-            costs = [np.maximum(cost, other / budget) for cost, other in zip(costs, by_choice, strict=True)]
-        values = [merits[choice.name] for choice in self._choices]
-        spread = self._spread()
-        has_target = any(device.target_ms is not None for device in self._devices.values())
-        found = None
-        for price in (0.0, *_PRICES) if has_target else (0.0,):
-            priced = [value + price * spread * cost for value, cost in zip(values, costs, strict=True)]
-            found = best_options(priced, costs, self._passing, self._most_skips)
-            if found is None or sum(cost[place] for cost, place in zip(costs, found, strict=True)) >= _NEAR:
-                break
-        return found
-
     def _propose(self) -> Architecture | None:
-        if self._chosen:
-            first = self._composed(self._chosen)
-            if first is not None and first not in self._proposals:
-                self._proposals.add(first)
-                return first
+        if self._chosen is not None and self._chosen not in self._proposals:
+            self._proposals.add(self._chosen)
+            return self._chosen
         near = (self._near,) if self._finished else ()
         return self._proposals.fresh(*near, self._space.sample)
 
     def _near(self, rng: Rng) -> Architecture:
-        """Return what is best by merits that are a little different, in some of the room."""
-        scale = self._spread() / 4
-        merits = {
-            name: values + scale * rng.gumbel(size=len(values)) for name, values in self._merits.items()
-        }
-        room = 1.0 if rng.random() < 0.5 else rng.uniform(0.2, 1.0)
-        found = self._best(merits, room)
-        architecture = None if found is None else self._composed(found)
-        return self._space.sample(rng) if architecture is None else architecture
+        """Return what is best by merits that are a little different.
 
-    def _random_options(self, rng: Rng) -> Architecture | None:
-        for _ in range(_ATTEMPTS):
-            found = self._composed([int(rng.integers(len(choice.options))) for choice in self._choices])
-            if found is not None:
-                return found
-        return None
+        It uses all the room while only a target was asked for, or few have used it; else some of it.
+        """
+        has_target = any(device.target_ms is not None for device in self._devices.values())
+        all_of_it = has_target and (not self._faster_is_better or len(self._proposals) < _AT_TARGET)
+        room = 1.0 if all_of_it or rng.random() < 0.5 else rng.uniform(0.2, 1.0)
+        return self._discretizer.near(self._merits, room, rng) or self._space.sample(rng)
 
-    def _composed(self, places: Sequence[int]) -> Architecture | None:
-        sizes = self._space.mixed_sizes()
-        values: dict[str, ChoiceValue] = {
-            choice.name: sizes[choice.name] for choice in self._space.choices if choice.name in sizes
-        }
-        for choice, place in zip(self._choices, places, strict=True):
-            values[choice.name] = choice.options[place]
-        return self._space.compose(values)
-
-    def _shares(self, architecture: Architecture) -> dict[str, FloatVector]:
-        return {
-            choice.name: np.array([float(option == architecture[choice.name]) for option in choice.options])
-            for choice in self._choices
-        }
-
-    @cached_property
-    def _passing(self) -> list[IntArray]:
-        """1 for the options of each choice that pass their input on, else 0."""
+    def _find_passing(self) -> list[IntArray]:
+        """Return for each choice 1 for the options that pass their input on, else 0."""
         terms = [[self._layers[c.name].get(str(option)) for option in c.options] for c in self._choices]
         return [
             np.array([found is not None and not any(found) for found in of_choice], dtype=np.int64)
@@ -493,23 +372,8 @@ class Darts:
     def _expected(self) -> dict[str, float]:
         shares = self._relaxation.probabilities()
         return {
-            f"expected_{_LATENCY}@{name}": device.expected_ms(shares)
-            for name, device in self._devices.items()
+            f"expected_{LATENCY}@{name}": device.expected_ms(shares) for name, device in self._devices.items()
         }
-
-
-def _devices(problem: Problem) -> dict[str, _Device]:
-    """Return the devices whose latency counts, with the tightest bound on it."""
-    found: dict[str, _Device] = {}
-    for objective in problem.objectives:
-        if objective.metric.name == _LATENCY and objective.device:
-            found.setdefault(objective.device, _Device(target_ms=None))
-    for constraint in problem.constraints:
-        objective = constraint.objective
-        if objective.metric.name == _LATENCY and objective.device and constraint.upper:
-            device = found.setdefault(objective.device, _Device(target_ms=None))
-            device.target_ms = min(constraint.bound, device.target_ms or constraint.bound)
-    return found
 
 
 def _additive(drawn: IntArray, sizes: Sequence[int], values: FloatVector) -> FloatVector:
@@ -526,13 +390,3 @@ def _additive(drawn: IntArray, sizes: Sequence[int], values: FloatVector) -> Flo
         chosen.T @ chosen + _RIDGE * np.eye(chosen.shape[1]), chosen.T @ centred
     )
     return weights
-
-
-def _line(sums: Sequence[float], whole: Sequence[float]) -> tuple[float, float]:
-    """Return base and scale of the line nearest to the points, neither below 0; the mean ratio where no line fits."""
-    if len(set(sums)) > 1:
-        scale, base = np.polyfit(sums, whole, 1)
-        if scale > 0 and base >= 0:
-            return float(base), float(scale)
-    total = sum(sums)
-    return 0.0, sum(whole) / total if total > 0 else 1.0

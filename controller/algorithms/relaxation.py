@@ -1,7 +1,8 @@
 """Choices made continuous: how much of each option a supernet mixes, learnt by gradients.
 
 Source: Liu et al. 2019, DARTS, section 2.2, for the softmax over options; Xu et al. 2020, PC-DARTS, section 3.3, for the
-softmax over the edges of a node.
+softmax over the edges of a node; Williams 1992, for the slope of an expectation from samples; Kool et al. 2019, Buy 4 REINFORCE
+samples, get a baseline for free, for what a sample is compared with.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,23 +58,21 @@ class Relaxation:
             found[name] = np.array([auxiliary if term == AUXILIARY else by_option[term] for term in terms])
         return found
 
-    def step(self, slopes: Coefficients, of_shares: Mapping[str, FloatVector], rate: float) -> None:
+    def step(self, by_term: Coefficients, by_share: Mapping[str, FloatVector], rate: float) -> None:
         """Take one step of Adam down the gradient.
 
         Args:
-            slopes: Of the loss by the coefficients of each mixture.
-            of_shares: Of what else is minimised, by the share of each option of each choice.
+            by_term: Slopes of what is minimised by the coefficients of each mixture; those left out are 0.
+            by_share: Of what else is minimised, by the share of each option of each choice.
             rate: How far a parameter moves at most, about.
         """
         self._steps += 1
         for name, parameters in self._parameters.items():
             shares = _softmax(parameters)
-            by_share = slopes[name]
-            if name in self._options:
-                by_term = dict(zip(self._terms[name], slopes[name], strict=True))
-                by_share = np.array([by_term.get(option, 0.0) for option in self._options[name]])
-                by_share = by_share + of_shares.get(name, 0.0)
-            gradient = shares * (by_share - float(shares @ by_share))
+            of_terms = dict(zip(self._terms[name], by_term.get(name, ()), strict=False))
+            options = self._options.get(name, self._terms[name])
+            slopes = np.array([of_terms.get(option, 0.0) for option in options]) + by_share.get(name, 0.0)
+            gradient = shares * (slopes - float(shares @ slopes))
             for moments, decay, value in zip(self._moments, _DECAYS, (gradient, gradient**2), strict=True):
                 moments[name] = decay * moments[name] + (1 - decay) * value
             mean, square = (
@@ -104,6 +103,24 @@ class Relaxation:
         self._parameters = _arrays(state["parameters"])
         self._moments = [_arrays(moments) for moments in state["moments"]]
         self._steps = state["steps"]
+
+
+def score_slopes(
+    shares: Mapping[str, FloatVector], drawn: Sequence[Mapping[str, int]], losses: Sequence[float]
+) -> dict[str, FloatVector]:
+    """Return the slope of the expected loss by the share of each option, as samples tell: right on average.
+
+    Args:
+        shares: By choice, of each option.
+        drawn: By choice, the place of the option that was drawn by these shares; for each of two samples or more.
+        losses: With each sample. Each is compared with the mean of the others.
+    """
+    slopes = {name: np.zeros(len(of_options)) for name, of_options in shares.items()}
+    advantages = (np.array(losses) - np.mean(losses)) / (len(losses) - 1)
+    for made, advantage in zip(drawn, advantages, strict=True):
+        for name, place in made.items():
+            slopes[name][place] += advantage / shares[name][place]
+    return slopes
 
 
 def _softmax(values: FloatVector) -> FloatVector:

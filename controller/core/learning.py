@@ -3,7 +3,7 @@
 One that trains learns before it asks for anything, step by step, so that each step is saved as soon as it is done.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -48,16 +48,25 @@ class Supernet(Protocol):
         """Go through the images anew."""
         ...
 
-    def train_weights(self, coefficients: Coefficients) -> float:
-        """Take one step on the weights, and return the loss before it."""
+    def train_weights(self, coefficients: Coefficients, progress: float) -> float:
+        """Take one step on the weights, and return the loss before it.
+
+        Args:
+            coefficients: Of each mixture.
+            progress: How much of all training is done, from 0 to 1: the learning rate comes down with it.
+        """
         ...
 
-    def gradient(self, coefficients: Coefficients, *, unrolled: bool) -> tuple[float, Coefficients]:
-        """Return the loss on other images, and its gradient by the coefficients; unrolled: one step of weights ahead."""
+    def gradient(self, coefficients: Coefficients, *, unrolled: bool) -> Coefficients:
+        """Return the gradient of the loss on other images by the coefficients; unrolled: one step of weights ahead."""
+        ...
+
+    def losses(self, samples: Sequence[Coefficients]) -> list[float]:
+        """Return the loss with each of several coefficients, all on the same batch of other images."""
         ...
 
     def loss(self, coefficients: Coefficients) -> tuple[float, float]:
-        """Return loss and accuracy on images that weights do not learn from."""
+        """Return loss and accuracy on images that weights do not learn from, always the same."""
         ...
 
     def state(self) -> bytes:
@@ -86,8 +95,8 @@ class Profile:
 class Laboratory(Protocol):
     """Trains and measures for an algorithm."""
 
-    def supernet(self, network: Network, epochs: int) -> Supernet:
-        """Return an untrained supernet, whose learning rate comes down over so many epochs."""
+    def supernet(self, network: Network) -> Supernet:
+        """Return an untrained supernet."""
         ...
 
     def profile(self, network: Network, device: str) -> Profile:

@@ -40,10 +40,9 @@ class TrainedSupernet:
         trainer: Has the images.
         network: With mixtures.
         recipe: Batch size, rates and seed; its epochs and schedule are not looked at.
-        epochs: After how many the learning rate has come down.
     """
 
-    def __init__(self, trainer: Trainer, network: Network, recipe: TrainingRecipe, epochs: int) -> None:
+    def __init__(self, trainer: Trainer, network: Network, recipe: TrainingRecipe) -> None:
         self._trainer = trainer
         self._recipe = recipe
         self._terms = mixtures(network)
@@ -60,7 +59,7 @@ class TrainedSupernet:
         self._generator = torch.Generator().manual_seed(recipe.seed)
         self._halves = _halved(trainer.images, recipe.seed)
         self._batch_size = min(recipe.batch_size, *(len(half) for half in self._halves))
-        self._steps_done, self._steps = 0, epochs * self.steps_per_epoch
+        self._rate = self._peak_rate
         self.begin_epoch()
 
     @property
@@ -72,28 +71,35 @@ class TrainedSupernet:
         """Go through the images anew, in another order."""
         self._streams = [self._stream(half) for half in self._halves]
 
-    def train_weights(self, coefficients: Coefficients) -> float:
+    def train_weights(self, coefficients: Coefficients, progress: float) -> float:
         """Take one step of gradient descent on the weights; return the loss before it.
+
+        Args:
+            coefficients: Of each mixture.
+            progress: How much of all training is done: the learning rate comes down along half a cosine.
 
         Raises:
             TrainingFailedError: If the loss is infinite or undefined.
         """
-        self._set_rate()
+        self._rate = self._peak_rate * (
+            _LEAST_RATE + (1 - _LEAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._loss(next(self._streams[0]), self._tensors(coefficients))
         loss.backward()  # type: ignore[no-untyped-call]
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingFailedError(
-                f"the supernet diverged in step {self._steps_done + 1} with learning rate {self._rate():g}; lower it"
+                f"the supernet diverged with learning rate {self._rate:g}; lower training.learning_rate"
             )
         nn.utils.clip_grad_norm_(self._weights, _MOST_CLIPPED)
         self._optimizer.step()
-        self._steps_done += 1
         return value
 
-    def gradient(self, coefficients: Coefficients, *, unrolled: bool) -> tuple[float, Coefficients]:
-        """Return the loss on a batch of the other half, and its gradient by the coefficients.
+    def gradient(self, coefficients: Coefficients, *, unrolled: bool) -> Coefficients:
+        """Return the gradient of the loss on a batch of the other half by the coefficients.
 
         Args:
             coefficients: Of each mixture.
@@ -101,30 +107,35 @@ class TrainedSupernet:
         """
         batch = next(self._streams[1])
         if not unrolled:
-            loss, gradient, _ = self._gradients(batch, coefficients)
-            return loss, gradient
+            gradient, _ = self._gradients(batch, coefficients)
+            return gradient
         ahead = next(self._streams[0])
-        _, _, by_weights = self._gradients(ahead, coefficients, for_weights=True)
-        rate, before = self._rate(), [weights.detach().clone() for weights in self._weights]
+        _, by_weights = self._gradients(ahead, coefficients, for_weights=True)
+        rate, before = self._rate, [weights.detach().clone() for weights in self._weights]
         steps = [
             slope + self._recipe.weight_decay * weights + self._recipe.momentum * self._momentum(weights)
             for slope, weights in zip(by_weights, before, strict=True)
         ]
         try:
             self._place(before, steps, -rate)
-            loss, gradient, direction = self._gradients(batch, coefficients, for_weights=True)
+            gradient, direction = self._gradients(batch, coefficients, for_weights=True)
             shift = _SHIFT / max(1e-12, math.sqrt(sum(float((d**2).sum()) for d in direction)))
             self._place(before, direction, shift)
-            _, above, _ = self._gradients(ahead, coefficients)
+            above, _ = self._gradients(ahead, coefficients)
             self._place(before, direction, -shift)
-            _, below, _ = self._gradients(ahead, coefficients)
+            below, _ = self._gradients(ahead, coefficients)
         finally:
             self._place(before, before, 0.0)
-        corrected = {
+        return {
             name: values - rate * (above[name] - below[name]) / (2 * shift)
             for name, values in gradient.items()
         }
-        return loss, corrected
+
+    @torch.no_grad()
+    def losses(self, samples: Sequence[Coefficients]) -> list[float]:
+        """Return the loss with each of several coefficients on one batch of the other half."""
+        batch = next(self._streams[1])
+        return [float(self._loss(batch, self._tensors(coefficients))) for coefficients in samples]
 
     @torch.no_grad()
     def loss(self, coefficients: Coefficients) -> tuple[float, float]:
@@ -149,7 +160,6 @@ class TrainedSupernet:
                 "module": self._module.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "generator": self._generator.get_state(),
-                "steps": self._steps_done,
             },
             buffer,
         )
@@ -161,7 +171,7 @@ class TrainedSupernet:
         self._module.load_state_dict(saved["module"])
         self._optimizer.load_state_dict(saved["optimizer"])
         self._generator.set_state(saved["generator"])
-        self._steps_done = saved["steps"]
+        self._rate = self._optimizer.param_groups[0]["lr"]
 
     def _loss(self, batch: Batch, coefficients: Mapping[str, torch.Tensor]) -> torch.Tensor:
         images, labels = batch
@@ -178,8 +188,8 @@ class TrainedSupernet:
 
     def _gradients(
         self, batch: Batch, coefficients: Coefficients, *, for_weights: bool = False
-    ) -> tuple[float, dict[str, FloatVector], list[torch.Tensor]]:
-        """Return the loss and its gradients by the coefficients and, where asked for, by the weights."""
+    ) -> tuple[dict[str, FloatVector], list[torch.Tensor]]:
+        """Return the gradients of the loss by the coefficients and, where asked for, by the weights."""
         tensors = {name: values.requires_grad_() for name, values in self._tensors(coefficients).items()}
         for weights in self._weights:
             weights.requires_grad_(for_weights)
@@ -193,7 +203,7 @@ class TrainedSupernet:
         by_name = {
             name: slope.detach().double().cpu().numpy() for name, slope in zip(tensors, slopes, strict=False)
         }
-        return float(loss.detach()), by_name, list(slopes[len(tensors) :])
+        return by_name, list(slopes[len(tensors) :])
 
     def _tensors(self, coefficients: Coefficients) -> dict[str, torch.Tensor]:
         return {
@@ -214,15 +224,6 @@ class TrainedSupernet:
     @property
     def _peak_rate(self) -> float:
         return self._recipe.learning_rate * _RATE_SHARE
-
-    def _rate(self) -> float:
-        """Return the learning rate of this step: from its peak down along half a cosine."""
-        done = min(1.0, self._steps_done / self._steps)
-        return self._peak_rate * (_LEAST_RATE + (1 - _LEAST_RATE) * (1 + math.cos(math.pi * done)) / 2)
-
-    def _set_rate(self) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate()
 
     def _stream(self, part: Split) -> Iterator[Batch]:
         while True:

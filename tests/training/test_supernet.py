@@ -52,16 +52,16 @@ def trainer() -> Trainer:
 
 
 def supernet(part: int = 2) -> TrainedSupernet:
-    return TrainedSupernet(trainer(), SPACE.mixed(part), RECIPE, epochs=4)
+    return TrainedSupernet(trainer(), SPACE.mixed(part), RECIPE)
 
 
 def even(part: int = 2) -> Coefficients:
     return {name: np.full(len(terms), 0.25) for name, terms in mixtures(SPACE.mixed(part)).items()}
 
 
-def epoch(training: TrainedSupernet) -> list[float]:
+def epoch(training: TrainedSupernet, progress: float = 0.5) -> list[float]:
     training.begin_epoch()
-    return [training.train_weights(even()) for _ in range(training.steps_per_epoch)]
+    return [training.train_weights(even(), progress) for _ in range(training.steps_per_epoch)]
 
 
 def test_supernet_learns():
@@ -84,12 +84,33 @@ def test_supernet_restored_between_epochs_goes_on_as_if_it_had_not_been_stopped(
 
 
 def test_gradient_of_a_coefficient_is_the_slope_of_the_loss():
-    loss, gradient = supernet().gradient(even(), unrolled=False)
+    gradient = supernet().gradient(even(), unrolled=False)
+    (loss,) = supernet().losses([even()])
     for name, term in (("1<-0", 1), ("2<-1", 0), ("node_2", 1)):
         coefficients = even()
         coefficients[name][term] += 0.01
-        moved, _ = supernet().gradient(coefficients, unrolled=False)
+        (moved,) = supernet().losses([coefficients])
         assert (moved - loss) / 0.01 == pytest.approx(gradient[name][term], rel=0.2, abs=2e-3)
+
+
+def test_losses_are_of_one_batch():
+    training = supernet()
+    first, second = training.losses([even(), even()])
+    assert first == second
+    assert training.losses([even()]) != [first]
+
+
+def test_weights_move_less_as_training_comes_to_its_end():
+    def moved(progress: float) -> float:
+        training = supernet()
+        before = [weights.detach().clone() for weights in training._weights]
+        training.train_weights(even(), progress)
+        return max(
+            float((now.detach() - then).abs().max())
+            for now, then in zip(training._weights, before, strict=True)
+        )
+
+    assert moved(0.0) > 1.5 * moved(0.5) > 4 * moved(1.0)
 
 
 def smooth_supernet() -> TrainedSupernet:
@@ -101,7 +122,7 @@ def smooth_supernet() -> TrainedSupernet:
         mixed = builder.add("mixture", Mixture("choice", ("first", "second")), first, second)
         bent = builder.add("bent", Sigmoid(), mixed)
     add_head(builder, bent, 2)
-    return TrainedSupernet(trainer(), builder.build(), RECIPE, epochs=4)
+    return TrainedSupernet(trainer(), builder.build(), RECIPE)
 
 
 def test_gradient_one_step_ahead_is_the_slope_of_the_loss_that_this_step_leaves():
@@ -115,12 +136,12 @@ def test_gradient_one_step_ahead_is_the_slope_of_the_loss_that_this_step_leaves(
         )
         with torch.no_grad():
             for weights, slope in zip(training._weights, slopes, strict=True):
-                weights -= training._rate() * (slope + RECIPE.weight_decay * weights)
+                weights -= training._rate * (slope + RECIPE.weight_decay * weights)
         return float(training._loss(held, training._tensors(coefficients)).detach())
 
     even_parts = {"choice": np.array([0.5, 0.5])}
-    _, ahead = smooth_supernet().gradient(even_parts, unrolled=True)
-    _, here = smooth_supernet().gradient(even_parts, unrolled=False)
+    ahead = smooth_supernet().gradient(even_parts, unrolled=True)
+    here = smooth_supernet().gradient(even_parts, unrolled=False)
     slope = (loss_after_a_step(0.52) - loss_after_a_step(0.48)) / 0.04
     assert ahead["choice"][0] == pytest.approx(slope, rel=0.02)
     assert abs(here["choice"][0] - slope) > 5 * abs(ahead["choice"][0] - slope)
@@ -136,8 +157,8 @@ def test_gradients_leave_the_weights_as_they_were():
 def test_supernet_of_a_single_image_trains():
     short = trainer()
     short.images = Split(images=short.images.images[:1], labels=short.images.labels[:1])
-    training = TrainedSupernet(short, SPACE.mixed(), RECIPE, epochs=1)
+    training = TrainedSupernet(short, SPACE.mixed(), RECIPE)
     training.begin_epoch()
     training.train_weights(
-        {name: np.full(len(terms), 0.3) for name, terms in mixtures(SPACE.mixed()).items()}
+        {name: np.full(len(terms), 0.3) for name, terms in mixtures(SPACE.mixed()).items()}, progress=0.0
     )

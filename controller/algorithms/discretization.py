@@ -1,0 +1,154 @@
+"""Networks made of the merits of options: the best there are within what devices have room for."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from controller.algorithms.allotment import best_options
+from controller.algorithms.archive import IntArray
+from controller.algorithms.operator_latency import OperatorLatency
+from controller.core.architecture import Architecture, Choice, ChoiceValue
+from controller.core.learning import FloatVector, MixableSpace
+from controller.core.protocols import Rng
+
+AIMED = 0.96  # of the target: what is aimed at, since what comes out scatters
+NEAR = 0.93  # of the target: what is near enough
+_PRICES = tuple(0.25 * 2**power for power in range(8))
+_ATTEMPTS = 60
+
+Merits = Mapping[str, FloatVector]
+"""How good each option of each choice is, by choice; only differences within a choice count."""
+
+
+class Discretizer:
+    """Makes networks of merits.
+
+    Args:
+        space: Of the networks.
+        choices: Those that are made by merit; the others as in the supernet.
+        passing: For each of these choices, 1 for options that pass their input on, else 0.
+        most_passing: How many choices may be made that way.
+        devices: How long networks take there; corrected by whoever measures.
+    """
+
+    def __init__(
+        self,
+        space: MixableSpace,
+        choices: Sequence[Choice],
+        passing: Sequence[IntArray],
+        most_passing: int,
+        devices: Mapping[str, OperatorLatency],
+    ) -> None:
+        self._space = space
+        self._choices = choices
+        self._passing = passing
+        self._most_passing = most_passing
+        self.devices = devices
+
+    def best(self, merits: Merits, rng: Rng) -> Architecture | None:
+        """Return the network that meets the targets best and, of several, has the best merits; None where there is none.
+
+        Not all options that fit make a network, and edges that lead nowhere take no time: so merits are moved a little,
+        more from one attempt to the next, and what comes out is judged by what is left of it.
+        """
+        best: tuple[tuple[float, float], Architecture] | None = None
+        for attempt in range(_ATTEMPTS):
+            architecture = self._fitting(_moved(merits, attempt / _ATTEMPTS, rng), merits, room=1.0)
+            if architecture is None:
+                continue
+            merit = sum(float(merits[name] @ shares) for name, shares in self.shares(architecture).items())
+            key = (self._miss(architecture), -merit)
+            if best is None or key < best[0]:
+                best = key, architecture
+            if not self.devices:
+                break
+        return None if best is None else best[1]
+
+    def near(self, merits: Merits, room: float, rng: Rng) -> Architecture | None:
+        """Return what is best by merits that are a little different; None where that is no network.
+
+        Args:
+            merits: Of each option.
+            room: Share of it that may be used: of the target, or of what the slowest options take.
+            rng: What the differences are drawn by.
+        """
+        return self._fitting(_moved(merits, 0.25, rng), merits, room)
+
+    def random(self, rng: Rng) -> Architecture | None:
+        """Return the network of random options; None where none was found."""
+        for _ in range(_ATTEMPTS):
+            found = self._composed([int(rng.integers(len(choice.options))) for choice in self._choices])
+            if found is not None:
+                return found
+        return None
+
+    def shares(self, architecture: Architecture) -> dict[str, FloatVector]:
+        """Return 1 for the options that an architecture is made of, else 0."""
+        return {
+            choice.name: np.array([float(option == architecture[choice.name]) for option in choice.options])
+            for choice in self._choices
+        }
+
+    def _miss(self, architecture: Architecture) -> float:
+        """Return by what share of it the expected latency misses a target; what is above counts tenfold."""
+        shares = self.shares(architecture)
+        missed = 0.0
+        for device in self.devices.values():
+            if device.target_ms is not None:
+                used = device.corrected_ms(shares) / device.target_ms
+                missed += 10 * max(0.0, used - AIMED) + max(0.0, NEAR - used)
+        return missed
+
+    def _fitting(self, moved: Merits, merits: Merits, room: float) -> Architecture | None:
+        """Return the network of the options with the best merits that every device has room for.
+
+        Where a target leaves room unused, what is slower counts as better, as little as makes use of it: a supernet that
+        is trained briefly thinks too little of operations that learn slowly.
+        """
+        costs = self._costs(room)
+        values, spread = [moved[choice.name] for choice in self._choices], _spread(merits)
+        has_target = any(device.target_ms is not None for device in self.devices.values())
+        found = None
+        for price in (0.0, *_PRICES) if has_target else (0.0,):
+            priced = [value + price * spread * cost for value, cost in zip(values, costs, strict=True)]
+            found = best_options(priced, costs, self._passing, self._most_passing)
+            if found is None or sum(cost[place] for cost, place in zip(costs, found, strict=True)) >= NEAR:
+                break
+        return None if found is None else self._composed(found)
+
+    def _costs(self, room: float) -> list[FloatVector]:
+        """Return for each choice which share of the room each option takes, on the device where that is most."""
+        costs = [np.zeros(len(choice.options)) for choice in self._choices]
+        for device in self.devices.values():
+            by_choice = [
+                device.correction * device.scale * np.array(device.costs_ms[choice.name])
+                for choice in self._choices
+            ]
+            budget_ms = sum(float(cost.max()) for cost in by_choice)
+            if device.target_ms is not None:
+                budget_ms = AIMED * device.target_ms - device.correction * device.base_ms
+            budget_ms = max(1e-9, room * budget_ms)
+            costs = [
+                np.maximum(cost, other / budget_ms) for cost, other in zip(costs, by_choice, strict=True)
+            ]
+        return costs
+
+    def _composed(self, places: Sequence[int]) -> Architecture | None:
+        sizes = self._space.mixed_sizes()
+        values: dict[str, ChoiceValue] = {
+            choice.name: sizes[choice.name] for choice in self._space.choices if choice.name in sizes
+        }
+        for choice, place in zip(self._choices, places, strict=True):
+            values[choice.name] = choice.options[place]
+        return self._space.compose(values)
+
+
+def _spread(merits: Merits) -> float:
+    """Return how far apart the merits of a choice's options are, on average."""
+    return float(np.mean([np.ptp(values) for values in merits.values()]))
+
+
+def _moved(merits: Merits, scale: float, rng: Rng) -> Merits:
+    """Return merits with Gumbel noise, scaled by so many spreads."""
+    noise = scale * _spread(merits)
+    return {name: values + noise * rng.gumbel(size=len(values)) for name, values in merits.items()}
