@@ -34,6 +34,7 @@ MEMBERS: Mapping[str, Callable[[Problem, int], SearchAlgorithm]] = {
 """Who may take part, the most sample-efficient first."""
 
 _REPEATED = 10
+_LESS_TRUSTED = 10.0  # each member than the one named before it, while nothing is known
 
 
 class _State(SavedState):
@@ -49,8 +50,8 @@ class Ensemble:
     Args:
         problem: What to search, and for what.
         seed: Of all random draws; members get seeds of their own from it.
-        members: Names in MEMBERS; each asks as often as any other until more is known.
-        initial: Random architectures to begin with.
+        members: Names in MEMBERS, the one to trust most first: it begins, and asks most often until more is known.
+        initial: Trials until the box is fixed in which hypervolume is counted.
         floor: Share of asks that each member gets at least.
         memory: Share of a gain that is left after one more trial.
 
@@ -92,19 +93,19 @@ class Ensemble:
         return {f"share_{name}": share for name, share in self._shares().items()}
 
     def ask(self, count: int) -> list[Architecture]:
-        """Return at most count new architectures: random ones first, then what members ask for."""
+        """Return at most count new architectures: what members ask for."""
         return up_to(count, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Tell every member, and credit the one that asked with the hypervolume gained and the seconds spent."""
         self._proposals.add_told(trials)
         for trial in trials:
-            before = self._covered()
+            settled, before = self._settled(), self._covered()
             self._archive.add([trial])
             for member in self._members.values():
                 member.tell([trial])
             asked_by = self._asked_by.pop(trial.id, None)
-            if asked_by is None:
+            if asked_by is None or not settled:
                 continue
             for name in self._members:
                 self._gains[name] *= self._memory
@@ -135,13 +136,14 @@ class Ensemble:
             member.restore(restored.states[name].encode(), told, own)
 
     def _propose(self) -> Architecture | None:
-        found = self._asked_by_member() if len(self._proposals) >= self._initial else None
+        shares = self._shares()
+        first = next(iter(shares))
+        drawn = str(self._proposals.rng.choice(list(shares), p=list(shares.values())))
+        found = self._asked_by_member(drawn if len(self._proposals) >= self._initial else first)
         return found or self._proposals.fresh(self._space.sample)
 
-    def _asked_by_member(self) -> Architecture | None:
-        """Return something new from the member drawn; None where it has nothing new to say."""
-        shares = self._shares()
-        name = str(self._proposals.rng.choice(list(shares), p=list(shares.values())))
+    def _asked_by_member(self, name: str) -> Architecture | None:
+        """Return something new from a member; None where it has nothing new to say."""
         for _ in range(_REPEATED):
             asked = self._members[name].ask(1)
             if not asked:
@@ -154,17 +156,25 @@ class Ensemble:
 
     def _shares(self) -> dict[str, float]:
         """Return how likely each member is to ask next: in proportion to its gain per second, above a floor."""
-        # As if each had gained a little in one trial before: the first to find something does not take all at once.
+        # As if each had gained a little in one trial before, more those that are trusted more: the first to find
+        # something does not take all at once.
         cost = sum(self._costs_s.values()) / len(self._costs_s) or 1.0
-        prior = max(sum(self._gains.values()) / len(self._gains), 1e-12)
-        rates = {name: (self._gains[name] + prior) / (self._costs_s[name] + cost) for name in self._members}
+        trust = {name: _LESS_TRUSTED**-place for place, name in enumerate(self._members)}
+        prior = max(sum(self._gains.values()), 1e-12) / sum(trust.values())
+        rates = {
+            name: (self._gains[name] + prior * trust[name]) / (self._costs_s[name] + cost)
+            for name in self._members
+        }
         free = 1.0 - self._floor * len(rates)
         return {name: self._floor + free * rate / sum(rates.values()) for name, rate in rates.items()}
 
+    def _settled(self) -> bool:
+        """Return whether the box is fixed."""
+        return len(self._archive.complete()) >= self._initial
+
     def _covered(self) -> float:
-        """Return the hypervolume of the front, in a box that the first trials have fixed; 0 until they are known."""
-        complete = self._archive.complete()
-        if len(complete) < self._initial:
+        """Return the hypervolume of the front, in the box that the first trials have fixed; 0 until they are known."""
+        if not self._settled():
             return 0.0
-        box = Box.around(self._archive.points(complete[: self._initial]))
+        box = Box.around(self._archive.points(self._archive.complete()[: self._initial]))
         return box.covered(self._archive.points(self._archive.front()))

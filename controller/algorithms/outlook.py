@@ -60,11 +60,12 @@ class Outlook:
 
     Args:
         problem: What is searched, and for what.
+        seed: Of the random architectures that tell how architectures differ.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, seed: int) -> None:
         self._problem = problem
-        self._encoder = Encoder(problem.space)
+        self._encoder = Encoder(problem.space, seed)
         decisive = [*problem.objectives, *(constraint.objective for constraint in problem.constraints)]
         # What analysis tells need not be predicted.
         self._predicted = {o.key: o for o in decisive if o.metric.source is not Source.ANALYSIS}
@@ -72,6 +73,10 @@ class Outlook:
         self._models = {key: GaussianProcess(options, self._encoder.figures) for key in self._predicted}
         self._scales: dict[str, _Scale] = {}
         self._cache: dict[str, tuple[Encoded, Mapping[str, float]]] = {}
+
+    def spread(self, count: int) -> list[Architecture]:
+        """Return so many architectures that lie far apart, to learn from first; fewer where few differ."""
+        return self._encoder.spread(count)
 
     @property
     def hyperparameters(self) -> Mapping[str, tuple[float, ...]]:

@@ -33,22 +33,23 @@ class Surrogate:
     Args:
         problem: What to search, and for what.
         seed: Of all random draws.
-        initial: Random architectures to begin with.
+        initial: Architectures to begin with, random ones that lie far apart.
     """
 
     def __init__(self, problem: Problem, seed: int, initial: int = 10) -> None:
         self._space = problem.space
         self._archive = Archive(problem.objectives)
         self._proposals = Proposals(seed)
-        self._outlook = Outlook(problem)
+        self._outlook = Outlook(problem, seed)
         self._candidates = Candidates(problem.space, seed)
         self._initial = initial
+        self._first: list[Architecture] | None = None
         self._pending: dict[str, Architecture] = {}
         self._queue: list[Architecture] = []
         self._tuned_with = 0
 
     def ask(self, count: int) -> list[Architecture]:
-        """Return at most count new architectures: random ones first, then the most promising."""
+        """Return at most count new architectures: some that lie far apart first, then the most promising."""
         return up_to(count, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
@@ -78,7 +79,7 @@ class Surrogate:
         self._outlook.hyperparameters = restored.hyperparameters
 
     def _propose(self) -> Architecture | None:
-        found = self._promising() if self._knows_enough() else None
+        found = self._promising() if self._knows_enough() else self._far_apart()
         found = found or self._proposals.fresh(self._space.sample)
         if found is not None:
             self._pending[found.id] = found
@@ -86,6 +87,14 @@ class Surrogate:
 
     def _knows_enough(self) -> bool:
         return len(self._proposals) >= self._initial and len(self._archive.complete()) >= 2
+
+    def _far_apart(self) -> Architecture | None:
+        if self._first is None:
+            self._first = self._outlook.spread(self._initial)
+        new = next((found for found in self._first if found not in self._proposals), None)
+        if new is not None:
+            self._proposals.add(new)
+        return new
 
     def _promising(self) -> Architecture | None:
         """Return the next architecture that models think most of; None where they are offered nothing new."""

@@ -1,4 +1,8 @@
-"""Architectures as numbers that a model can learn from."""
+"""Architectures as numbers that a model can learn from.
+
+Source: Johnson et al. 1990, Minimax and maximin distance designs, for beginning with what lies far apart; Gonzalez 1985,
+Clustering to minimize the maximum intercluster distance, for finding it one by one.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,17 +54,38 @@ class Encoder:
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
         self.choices = space.choices
         rng = np.random.default_rng(seed)
-        known = [space.figures(space.sample(rng)) for _ in range(_REFERENCE)]
+        self._reference = [space.sample(rng) for _ in range(_REFERENCE)]
+        known = [space.figures(architecture) for architecture in self._reference]
         self._names = sorted(set.intersection(*(set(figures) for figures in known)))
         reference = np.array([self._logarithms(figures) for figures in known])
         varied = reference.std(axis=0) > 0
         self._names = [name for name, varies in zip(self._names, varied, strict=True) if varies]
         self._mean, self._deviation = reference.mean(axis=0)[varied], reference.std(axis=0)[varied]
+        self._encoded_reference = self.encode(self._reference, known)
 
     @property
     def figures(self) -> int:
         """Number of figures that analysis tells."""
         return len(self._names)
+
+    def spread(self, count: int) -> list[Architecture]:
+        """Return so many random architectures that lie far apart, each the farthest from those before it; fewer where few differ.
+
+        Choices count as much, all together, as figures.
+        """
+        encoded = self._encoded_reference
+        chosen = [0]
+        nearest = np.full(len(self._reference), np.inf)
+        while len(chosen) < count:
+            last = chosen[-1]
+            differ = (encoded.codes != encoded.codes[last]).mean(axis=1)
+            apart = max(1, self.figures) * differ
+            apart = apart + np.square(encoded.figures - encoded.figures[last]).sum(axis=1)
+            nearest = np.minimum(nearest, apart)
+            if nearest.max() <= 0:
+                break
+            chosen.append(int(nearest.argmax()))
+        return [self._reference[place] for place in chosen]
 
     def encode(
         self, architectures: Sequence[Architecture], figures: Sequence[Mapping[str, float]]
