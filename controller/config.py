@@ -102,6 +102,7 @@ class ProgressiveConfig(_Section):
 
     initial: int = Field(default=12, ge=1)
     patience: int = Field(default=8, ge=1)
+    kept: float = Field(default=0.5, gt=0, le=1)
 
 
 class ReinforceConfig(_Section):

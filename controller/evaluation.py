@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -26,13 +27,14 @@ from controller.core.measurement import (
 from controller.core.network import Network, analyse
 from controller.core.objective import Constraint, Objective, Source, broken
 from controller.core.options import MeasurementOptions
-from controller.core.trial import Trial, TrialState
+from controller.core.protocols import Allocation
+from controller.core.trial import Trial, TrialState, accuracy_after
 from controller.core.waiting import wait_for_any
 from controller.models.artifact import export
 from controller.models.module import NetworkModule, seeded_module
 from controller.store.store import Store
 from controller.training.recipe import TrainingRecipe
-from controller.training.trainer import Trainer, TrainingFailedError
+from controller.training.trainer import Trainer, TrainingFailedError, WorthMore
 
 TEST_ACCURACY = "test_accuracy"
 """Key of the figure that the front gets after the search; never an objective."""
@@ -107,6 +109,7 @@ class Evaluator:
         boards: Devices by name; every candidate is measured on each.
         threads: Threads inside one operator on every board; 0 for as many as it has physical cores.
         keep_flagged: Whether to choose by figures that something else than the model shaped.
+        allocation: Decides how much training a candidate is worth; None for all that the recipe says.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Evaluator:
         boards: Mapping[str, Board],
         threads: int = 0,
         keep_flagged: bool = False,
+        allocation: Allocation | None = None,
     ) -> None:
         self._run_id = run_id
         self._store = store
@@ -135,6 +139,7 @@ class Evaluator:
         }
         self._trainer = trainer
         self._recipe = recipe
+        self._allocation = allocation
         self._boards = boards
         # One job at a time for each board: its queue stays short for other hosts.
         self._pools = {name: ThreadPoolExecutor(1, f"measure-{name}") for name in boards}
@@ -172,8 +177,13 @@ class Evaluator:
             future.cancel()
 
     def may_train(self, candidate: Candidate) -> bool:
-        """Return whether a candidate is worth training now: no board can still reject it."""
+        """Return whether a candidate is worth training now: no board can still reject it.
+
+        Where it has to prove its worth while it is trained, all else about it has to be known.
+        """
         untrained = not candidate.trial.finished and not candidate.trial.epochs
+        if self._allocation is not None and candidate.measuring:
+            return False
         doubtful = self._constrained_devices.union(candidate.evidence)
         return untrained and not doubtful.intersection(candidate.measuring)
 
@@ -193,16 +203,34 @@ class Evaluator:
                 self._take(candidate, device, future)
 
     def train(self, candidate: Candidate) -> None:
-        """Train a candidate and learn its accuracy."""
+        """Train a candidate, as long as that is worth it, and learn its accuracy."""
         try:
-            trained = self._trainer.train(candidate.network, self._recipe)
+            trained = self._trainer.train(candidate.network, self._recipe, self._worth_more(candidate))
         except TrainingFailedError as error:
             self._save(candidate, replace(candidate.trial, state=TrialState.FAILED, reason=str(error)))
             return
         seconds = candidate.trial.training_s + trained.seconds
-        candidate.trial = replace(candidate.trial, epochs=self._recipe.epochs, training_s=seconds)
+        epochs = len(trained.losses)
+        candidate.trial = replace(candidate.trial, epochs=epochs, training_s=seconds)
+        if epochs < self._recipe.epochs:
+            reason = f"others were better than its accuracy of {trained.accuracy:.4g} after {epochs} of {self._recipe.epochs} epochs"
+            self._save(candidate, replace(candidate.trial, state=TrialState.STOPPED, reason=reason))
+            return
         values = {**candidate.trial.values, "accuracy": trained.accuracy}
         self._learn(candidate, values, trained.module.state_dict())
+
+    def _worth_more(self, candidate: Candidate) -> dict[int, WorthMore]:
+        """Return what is asked about a candidate after some epochs of its training."""
+        allocation = self._allocation
+        if allocation is None:
+            return {}
+
+        def asked(accuracy: float, epochs: int) -> bool:
+            values = {**candidate.trial.values, accuracy_after(epochs): accuracy}
+            candidate.trial = replace(candidate.trial, values=values)
+            return allocation.worth_more(candidate.trial, epochs)
+
+        return {rung: partial(asked, epochs=rung) for rung in allocation.rungs(self._recipe.epochs)}
 
     def confirmed(self, trial: Trial) -> bool:
         """Return whether a trial was measured thoroughly, with its trained weights, and tested."""

@@ -19,7 +19,7 @@ from controller.core.architecture import Architecture
 from controller.core.budget import Budget
 from controller.core.errors import ConfigurationError, DeviceError, SearchStoppedError, StoreError
 from controller.core.learning import CurvedAlgorithm, LearningAlgorithm
-from controller.core.protocols import Problem, SearchAlgorithm
+from controller.core.protocols import Allocation, Problem, SearchAlgorithm
 from controller.core.trial import Trial, TrialState, left_out
 from controller.core.waiting import wait_for_any
 from controller.evaluation import Board, Candidate, Evaluator
@@ -113,10 +113,12 @@ class Search:
             boards=boards,
             threads=threads,
             keep_flagged=keep_flagged,
+            allocation=algorithm if isinstance(algorithm, Allocation) else None,
         )
         self._laboratory = SearchLaboratory(
             run_id=run.id, store=store, trainer=trainer, recipe=recipe, boards=boards, threads=threads
         )
+        self._epochs = recipe.epochs
         self._volume = CoveredVolume(self._objectives)
         self._started = time.monotonic() if begun is None else begun
         self._asked: dict[str, None] = {}
@@ -237,9 +239,14 @@ class Search:
             return self._left_s() <= 0 and not any(candidate.trial.epochs for candidate in self._window)
         return self._left_s() <= statistics.median(trial.training_s for trial in self._told if trial.feasible)
 
-    def _evaluated(self) -> int:
-        """Return how many candidates count against the budget: a rejected one cost next to nothing."""
-        return sum(trial.state is not TrialState.REJECTED for trial in self._told)
+    def _evaluated(self) -> float:
+        """Return how many candidates count against the budget.
+
+        A rejected one cost next to nothing, and one whose training was stopped its share of the epochs.
+        """
+        stopped = [trial for trial in self._told if trial.state is TrialState.STOPPED]
+        others = sum(trial.state not in (TrialState.REJECTED, TrialState.STOPPED) for trial in self._told)
+        return others + sum(trial.epochs for trial in stopped) / self._epochs
 
     def _ask(self) -> Trial | None:
         """Return a new trial, saved; None where the algorithm has nothing new to propose."""

@@ -97,6 +97,7 @@ class ProgressDisplay:
             Text(printable(progress.activity), style="bold"),
             f"{states[TrialState.COMPLETE]} complete",
             f"{states[TrialState.REJECTED]} rejected",
+            f"{states[TrialState.STOPPED]} stopped",
             f"{states[TrialState.FAILED]} failed",
             f"{states[TrialState.DISTURBED]} left out",
             _summary(progress),

@@ -72,6 +72,28 @@ class Problem:
 
 
 @runtime_checkable
+class Allocation(Protocol):
+    """Decides while a candidate is trained how much training it is worth.
+
+    A search algorithm that is one as well is asked about every candidate, once all else about it is known. What it answers
+    depends on what it knew when it proposed the candidate: then nothing depends on which result came first.
+    """
+
+    def rungs(self, epochs: int) -> Sequence[int]:
+        """Return after how many epochs, of so many in all, a candidate is looked at."""
+        ...
+
+    def worth_more(self, trial: Trial, epochs: int) -> bool:
+        """Return whether a candidate is to be trained on.
+
+        Args:
+            trial: With all figures but the accuracy, and what it was after each rung by now, as `accuracy_after` names it.
+            epochs: That it was trained for.
+        """
+        ...
+
+
+@runtime_checkable
 class SearchAlgorithm(Protocol):
     """Proposes architectures and learns from what became of them.
 

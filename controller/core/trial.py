@@ -22,6 +22,8 @@ class TrialState(Enum):
     """Could not be measured or trained; the reason is kept."""
     DISTURBED = "disturbed"
     """Measured while something else shaped the figures, twice; they are kept, but nothing is chosen by them."""
+    STOPPED = "stopped"
+    """Measured, and trained for as long as it was worth it; others are better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,7 @@ class Trial:
         epochs: Fidelity: the epochs it was trained for, 0 before training.
         values: Figures by objective key, e.g. `latency_ms@pi4`. Only what is known.
         violation: Sum of the relative excess over broken constraints; 0 where all are met.
-        reason: Why it was rejected or failed; empty otherwise.
+        reason: Why it was rejected, stopped or left out, or failed; empty otherwise.
         training_s: Seconds spent training.
         measuring_s: Seconds spent waiting for devices.
         measurements: Request id of the latest measurement by device.
@@ -68,6 +70,11 @@ class Trial:
     def feasible(self) -> bool:
         """Whether it is complete and meets every constraint."""
         return self.state is TrialState.COMPLETE and self.violation == 0
+
+
+def accuracy_after(epochs: int) -> str:
+    """Return the key of the accuracy that a trial had after so many epochs of its training."""
+    return f"accuracy_{epochs}_epochs"
 
 
 def left_out(trials: Sequence[Trial]) -> str:

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -25,6 +25,10 @@ _SMALLEST_BFLOAT16_MAP = 16  # pixels; below, converting costs more than it save
 _WARM_UP_SHARE = 0.3  # of the steps of a one-cycle run
 
 
+WorthMore = Callable[[float], bool]
+"""Whether a network that has this accuracy is worth more training."""
+
+
 class TrainingFailedError(EdgeNASError):
     """Training did not lead to a usable network."""
 
@@ -36,7 +40,7 @@ class TrainedNetwork:
     Attributes:
         module: On the CPU, in evaluation mode.
         accuracy: Share of the validation images classified right.
-        losses: Mean training loss of each epoch.
+        losses: Mean training loss of each epoch that it was trained for.
         seconds: Time that training and validating took.
     """
 
@@ -112,18 +116,21 @@ class Trainer:
             for part in (dataset.train, dataset.validation)
         )
 
-    def train(self, network: Network, recipe: TrainingRecipe) -> TrainedNetwork:
+    def train(
+        self, network: Network, recipe: TrainingRecipe, worth_more: Mapping[int, WorthMore] | None = None
+    ) -> TrainedNetwork:
         """Return the network trained by the recipe. Equal arguments give equal weights on one machine.
 
         Args:
             network: What to train, from initial weights that depend on the recipe's seed alone.
             recipe: How to train it.
+            worth_more: Told of the accuracy after so many epochs; training ends there where the answer is no.
 
         Raises:
             TrainingFailedError: If the loss becomes infinite or undefined, or the memory does not suffice.
         """
         try:
-            return self._train_within_memory(network, recipe)
+            return self._train_within_memory(network, recipe, worth_more or {})
         except RuntimeError as error:
             # Torch has a type of its own for a full GPU, and only a text for a full CPU.
             if (
@@ -138,7 +145,9 @@ class Trainer:
                 f"training ran out of memory with batches of {recipe.batch_size}; choose a smaller --batch-size"
             ) from error
 
-    def _train_within_memory(self, network: Network, recipe: TrainingRecipe) -> TrainedNetwork:
+    def _train_within_memory(
+        self, network: Network, recipe: TrainingRecipe, worth_more: Mapping[int, WorthMore]
+    ) -> TrainedNetwork:
         started = time.perf_counter()
         module = seeded_module(network, recipe.seed).to(self.accelerator)
         generator = torch.Generator().manual_seed(recipe.seed)
@@ -156,7 +165,12 @@ class Trainer:
                 raise TrainingFailedError(
                     f"training diverged in epoch {epoch + 1} with learning rate {recipe.learning_rate:g}; lower it"
                 )
-        accuracy = self._accuracy(module, self._validation)
+            if epoch + 1 < recipe.epochs and (asked := worth_more.get(epoch + 1)) is not None:
+                accuracy = self._accuracy(module, self._validation)
+                if not asked(accuracy):
+                    break
+        else:
+            accuracy = self._accuracy(module, self._validation)
         seconds = time.perf_counter() - started
         return TrainedNetwork(
             module=module.to("cpu").eval(), accuracy=accuracy, losses=tuple(losses), seconds=seconds

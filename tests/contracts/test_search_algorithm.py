@@ -61,7 +61,7 @@ def build(name: str, space: SearchSpace | None = None, seed: int = 0) -> SearchA
 
 
 def outcome(index: int, architecture: Architecture, space: SearchSpace) -> Trial:
-    """Return what became of a candidate: of each eight one failed, two were rejected, one is over a bound."""
+    """Return what became of a candidate: of each eight one failed, two were rejected, one is over a bound, one was stopped."""
     kind = int(architecture.id, 16) % 8
     if kind == 0:
         return Trial(index=index, architecture=architecture, state=TrialState.FAILED, reason="diverged")
@@ -75,6 +75,15 @@ def outcome(index: int, architecture: Architecture, space: SearchSpace) -> Trial
             reason="12 breaks latency_ms@pi4<=10",
         )
     network = space.lower(architecture)
+    if kind == 4:
+        return Trial(
+            index=index,
+            architecture=architecture,
+            state=TrialState.STOPPED,
+            epochs=2,
+            values={"accuracy_2_epochs": 0.3, "latency_ms@pi4": network.macs / 1e5},
+            reason="others were better",
+        )
     return Trial(
         index=index,
         architecture=architecture,

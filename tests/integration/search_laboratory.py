@@ -82,11 +82,11 @@ class CountingTrainer(Trainer):
         self.trained: list[int] = []
         self.before: Callable[[], object] = lambda: None
 
-    def train(self, network, recipe):  # type: ignore[no-untyped-def]
+    def train(self, network, recipe, worth_more=None):  # type: ignore[no-untyped-def]
         """Train, after whatever the test wants to happen first."""
         self.trained.append(network.parameters)
         self.before()
-        return super().train(network, recipe)
+        return super().train(network, recipe, worth_more)
 
 
 @dataclass
