@@ -35,6 +35,7 @@ MEMBERS: Mapping[str, Callable[[Problem, int], SearchAlgorithm]] = {
 
 _REPEATED = 10
 _LESS_TRUSTED = 10.0  # each member than the one named before it, while nothing is known
+_TRUST_TRIALS = 3.0  # whose outcome that trust stands for
 
 
 class _State(SavedState):
@@ -42,6 +43,7 @@ class _State(SavedState):
     asked_by: Mapping[str, str]
     gains: Mapping[str, float]
     costs_s: Mapping[str, float]
+    trials: float
 
 
 class Ensemble:
@@ -86,6 +88,7 @@ class Ensemble:
         self._asked_by: dict[str, str] = {}
         self._gains = dict.fromkeys(self._members, 0.0)
         self._costs_s = dict.fromkeys(self._members, 0.0)
+        self._trials = 0.0  # that gains and costs are of, as far as they are remembered
 
     @property
     def points(self) -> Mapping[str, float]:
@@ -107,6 +110,7 @@ class Ensemble:
             asked_by = self._asked_by.pop(trial.id, None)
             if asked_by is None or not settled:
                 continue
+            self._trials = self._memory * self._trials + 1
             for name in self._members:
                 self._gains[name] *= self._memory
                 self._costs_s[name] *= self._memory
@@ -122,6 +126,7 @@ class Ensemble:
             asked_by=self._asked_by,
             gains=self._gains,
             costs_s=self._costs_s,
+            trials=self._trials,
         ).dump()
 
     def restore(self, state: bytes, told: Sequence[Trial], pending: Sequence[Architecture]) -> None:
@@ -131,6 +136,7 @@ class Ensemble:
         self._proposals.restore(restored.rng, told, pending)
         self._asked_by = dict(restored.asked_by)
         self._gains, self._costs_s = dict(restored.gains), dict(restored.costs_s)
+        self._trials = restored.trials
         for name, member in self._members.items():
             own = [found for found in pending if self._asked_by.get(found.id) == name]
             member.restore(restored.states[name].encode(), told, own)
@@ -156,13 +162,13 @@ class Ensemble:
 
     def _shares(self) -> dict[str, float]:
         """Return how likely each member is to ask next: in proportion to its gain per second, above a floor."""
-        # As if each had gained a little in one trial before, more those that are trusted more: the first to find
-        # something does not take all at once.
-        cost = sum(self._costs_s.values()) / len(self._costs_s) or 1.0
+        # As if each had had a few trials before that cost as much as usual, and gained more for those trusted more.
+        weight = _TRUST_TRIALS / self._trials if self._trials else 1.0
+        cost_s = weight * sum(self._costs_s.values()) or 1.0
         trust = {name: _LESS_TRUSTED**-place for place, name in enumerate(self._members)}
-        prior = max(sum(self._gains.values()), 1e-12) / sum(trust.values())
+        gain = weight * max(sum(self._gains.values()), 1e-12) * len(trust) / sum(trust.values())
         rates = {
-            name: (self._gains[name] + prior * trust[name]) / (self._costs_s[name] + cost)
+            name: (self._gains[name] + gain * trust[name]) / (self._costs_s[name] + cost_s)
             for name in self._members
         }
         free = 1.0 - self._floor * len(rates)
