@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from controller.core.errors import ConfigurationError
 
-_CONFIRMING_S = 30.0  # one candidate of the front: ten seconds are timed, and test images judged
+_CONFIRMING_S = 40.0  # one candidate of the front: ten seconds are timed, and test images judged
 _CONFIRMING_SHARE = 0.25  # of a budget of time is kept for that at most
 
 
