@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
 from controller.algorithms import ALGORITHMS
 from controller.core.architecture import Architecture
+from controller.core.learning import CurvedAlgorithm
 from controller.core.objective import Objective
-from controller.core.protocols import Problem, SearchAlgorithm, SearchSpace
+from controller.core.protocols import Allocation, Problem, SearchAlgorithm, SearchSpace
 from controller.core.trial import Trial, TrialState
 from controller.spaces import CellSpace, ChainSpace
 
@@ -246,3 +248,25 @@ def test_algorithm_returns_fewer_once_the_space_is_used_up(name: str):
     assert size // 2 < len(asked) <= size
     assert len(set(asked)) == len(asked)
     assert algorithm.ask(3) == []
+
+
+@every_algorithm
+def test_algorithm_that_shows_how_its_learning_goes_tells_finite_points(name: str):
+    if not isinstance(build(name), CurvedAlgorithm):
+        pytest.skip("shows nothing")
+    current = session(name, steps=24)
+    assert isinstance(current.algorithm, CurvedAlgorithm)
+    assert current.told
+    assert current.algorithm.points
+    assert all(np.isfinite(value) for value in current.algorithm.points.values())
+
+
+@every_algorithm
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5, 16, 100])
+def test_algorithm_that_allots_training_looks_before_the_last_epoch(name: str, epochs: int):
+    algorithm = build(name)
+    if not isinstance(algorithm, Allocation):
+        pytest.skip("trains all candidates to the end")
+    rungs = list(algorithm.rungs(epochs))
+    assert rungs == sorted(set(rungs))
+    assert all(0 < rung < epochs for rung in rungs)

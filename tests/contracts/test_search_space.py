@@ -1,25 +1,40 @@
 """What every registered search space keeps to."""
 
+import tempfile
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+from example_table import write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.core.architecture import Architecture
 from controller.core.errors import SpaceError
 from controller.core.protocols import SearchSpace
+from controller.core.table import read_table
 from controller.spaces import PRESETS, SPACES
+from controller.spaces.tabular import TabularSpace
 
 RANDOM = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(min_value=0, max_value=2**32 - 1)
 LIMITS = PRESETS["edge"]
 
-every_space = pytest.mark.parametrize("name", SPACES)
+every_space = pytest.mark.parametrize("name", [*SPACES, "tabular"])
+every_space_of_networks = pytest.mark.parametrize("name", SPACES)
+
+
+@cache
+def of_a_table() -> TabularSpace:
+    with tempfile.TemporaryDirectory() as folder:
+        return TabularSpace(read_table(write_table(Path(folder) / "table.csv")))
 
 
 def build(name: str) -> SearchSpace:
+    if name == "tabular":
+        return of_a_table()
     return SPACES[name](input_shape=(3, 12, 12), classes=4, limits=LIMITS)
 
 
@@ -106,7 +121,7 @@ def test_space_child_takes_after_both_parents(name: str):
     )
 
 
-@every_space
+@every_space_of_networks
 @RANDOM
 @given(seed=SEEDS)
 def test_space_gives_equal_networks_equal_ids_and_different_ones_different_ids(name: str, seed: int):
@@ -115,7 +130,7 @@ def test_space_gives_equal_networks_equal_ids_and_different_ones_different_ids(n
     assert len(set(network_of.values())) == len(network_of)
 
 
-@every_space
+@every_space_of_networks
 @RANDOM
 @given(seed=SEEDS)
 def test_space_networks_read_the_images_and_tell_the_classes(name: str, seed: int):
@@ -126,7 +141,7 @@ def test_space_networks_read_the_images_and_tell_the_classes(name: str, seed: in
         assert network.output.shape == (4,)
 
 
-@every_space
+@every_space_of_networks
 @RANDOM
 @given(seed=SEEDS)
 def test_space_networks_keep_to_the_limits(name: str, seed: int):
@@ -134,7 +149,7 @@ def test_space_networks_keep_to_the_limits(name: str, seed: int):
     assert all(LIMITS.hold(space.lower(architecture)) for architecture in proposals(space, seed))
 
 
-@every_space
+@every_space_of_networks
 @RANDOM
 @given(seed=SEEDS)
 def test_space_lowers_an_architecture_read_from_json_alike(name: str, seed: int):
@@ -148,3 +163,20 @@ def test_space_lowers_an_architecture_read_from_json_alike(name: str, seed: int)
 def test_space_refuses_an_architecture_of_another_space(name: str):
     with pytest.raises(SpaceError, match=Architecture.of({"colour": "blue"}).id):
         build(name).lower(Architecture.of({"colour": "blue"}))
+
+
+@every_space
+@RANDOM
+@given(seed=SEEDS)
+def test_space_composes_what_it_proposes(name: str, seed: int):
+    space = build(name)
+    assert all(space.compose(found.values) == found for found in proposals(space, seed, count=3))
+
+
+@every_space
+def test_space_tells_figures_of_what_it_proposes(name: str):
+    space = build(name)
+    for architecture in proposals(space, 0, count=3):
+        figures = space.figures(architecture)
+        assert {"macs_m", "params_m"} <= figures.keys()
+        assert all(np.isfinite(value) and value >= 0 for value in figures.values())
