@@ -36,6 +36,8 @@ _WINDOW = 4  # candidates open at a time: one trains, the others are measured ah
 _REJECTED_IN_A_ROW = 1000
 _REPEATED_IN_A_ROW = 1000
 _UNUSABLE_IN_A_ROW = 8
+_CONFIRMING_S = 20.0  # one candidate of the front: ten seconds are timed at least, and test images judged
+_THOROUGH = 2.0  # times as long as during the search a board waits for a calm moment and measures again
 _DISTURBED_IN_A_ROW = 4  # each takes two jobs, in which the agent waits for a calm board for minutes
 
 
@@ -225,7 +227,9 @@ class Search:
 
     def _left_s(self) -> float:
         """Return the time that is left for candidates."""
-        return self._budget.left_s(self._elapsed_s(), to_confirm=len(front(self._objectives, self._told)))
+        best = front(self._objectives, self._told)
+        confirming_s = _CONFIRMING_S * len(best) + _THOROUGH * sum(trial.measuring_s for trial in best)
+        return self._budget.left_s(self._elapsed_s(), confirming_s)
 
     def _out_of_time(self, next_to_train: Candidate | None) -> bool:
         """Return whether the time would be over before the next candidate was known.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from controller.core.errors import ConfigurationError
 
-_CONFIRMING_S = 40.0  # one candidate of the front: ten seconds are timed, and test images judged
-_CONFIRMING_SHARE = 0.25  # of a budget of time is kept for that at most
+_CONFIRMING_SHARE = 0.25  # of a budget of time is kept for confirming the front at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +33,13 @@ class Budget:
             return cls(trials=int(number))
         return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[match["unit"]])
 
-    def left_s(self, elapsed_s: float, *, to_confirm: int) -> float:
+    def left_s(self, elapsed_s: float, confirming_s: float) -> float:
         """Return the time that is left for candidates; infinite where the budget is no time.
 
         Args:
             elapsed_s: Time that is spent.
-            to_confirm: Candidates of the front: the time to measure them thoroughly at the end is kept for that.
+            confirming_s: Time that the front is likely to take at the end, which is kept for it.
         """
         if self.seconds is None:
             return math.inf
-        confirming_s = min(_CONFIRMING_S * to_confirm, _CONFIRMING_SHARE * self.seconds)
-        return self.seconds - confirming_s - elapsed_s
+        return self.seconds - min(confirming_s, _CONFIRMING_SHARE * self.seconds) - elapsed_s
