@@ -9,6 +9,7 @@ while it measures, nothing trains.
 """
 
 import logging
+import math
 import statistics
 import time
 from collections import deque
@@ -38,6 +39,7 @@ _REPEATED_IN_A_ROW = 1000
 _UNUSABLE_IN_A_ROW = 8
 _CONFIRMING_S = 20.0  # one candidate of the front: ten seconds are timed at least, and test images judged
 _THOROUGH = 2.0  # times as long as during the search a board waits for a calm moment and measures again
+_CONFIRMING_SHARE = 0.25  # of a budget of time is kept for confirming the front at most
 _DISTURBED_IN_A_ROW = 4  # each takes two jobs, in which the agent waits for a calm board for minutes
 
 
@@ -226,10 +228,13 @@ class Search:
         return self._budget.trials is None or self._evaluated() + len(self._window) < self._budget.trials
 
     def _left_s(self) -> float:
-        """Return the time that is left for candidates."""
+        """Return the time that is left for candidates; infinite where the budget is no time."""
+        if self._budget.seconds is None:
+            return math.inf
         best = front(self._objectives, self._told)
         confirming_s = _CONFIRMING_S * len(best) + _THOROUGH * sum(trial.measuring_s for trial in best)
-        return self._budget.left_s(self._elapsed_s(), confirming_s)
+        kept_s = min(confirming_s, _CONFIRMING_SHARE * self._budget.seconds)
+        return self._budget.seconds - kept_s - self._elapsed_s()
 
     def _out_of_time(self, next_to_train: Candidate | None) -> bool:
         """Return whether the time would be over before the next candidate was known.

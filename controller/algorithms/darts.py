@@ -348,7 +348,7 @@ class Darts:
 
         It uses all the room while only a target was asked for, or few have used it; else some of it.
         """
-        has_target = any(device.target_ms is not None for device in self._devices.values())
+        has_target = self._discretizer.has_target
         all_of_it = has_target and (not self._faster_is_better or len(self._proposals) < _AT_TARGET)
         room = 1.0 if all_of_it or rng.random() < 0.5 else rng.uniform(0.2, 1.0)
         return self._discretizer.near(self._merits, room, rng) or self._space.sample(rng)

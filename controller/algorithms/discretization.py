@@ -45,6 +45,11 @@ class Discretizer:
         self._most_passing = most_passing
         self.devices = devices
 
+    @property
+    def has_target(self) -> bool:
+        """Whether a network may take only so long on some device."""
+        return any(device.target_ms is not None for device in self.devices.values())
+
     def best(self, merits: Merits, rng: Rng) -> Architecture | None:
         """Return the network that meets the targets best and, of several, has the best merits; None where there is none.
 
@@ -52,8 +57,9 @@ class Discretizer:
         more from one attempt to the next, and what comes out is judged by what is left of it.
         """
         best: tuple[tuple[float, float], Architecture] | None = None
+        costs, spread = self._costs(room=1.0), _spread(merits)
         for attempt in range(_ATTEMPTS):
-            architecture = self._fitting(_moved(merits, attempt / _ATTEMPTS, rng), merits, room=1.0)
+            architecture = self._fitting(_moved(merits, attempt / _ATTEMPTS * spread, rng), spread, costs)
             if architecture is None:
                 continue
             merit = sum(float(merits[name] @ shares) for name, shares in self.shares(architecture).items())
@@ -72,7 +78,8 @@ class Discretizer:
             room: Share of it that may be used: of the target, or of what the slowest options take.
             rng: What the differences are drawn by.
         """
-        return self._fitting(_moved(merits, 0.25, rng), merits, room)
+        spread = _spread(merits)
+        return self._fitting(_moved(merits, spread / 4, rng), spread, self._costs(room))
 
     def random(self, rng: Rng) -> Architecture | None:
         """Return the network of random options; None where none was found."""
@@ -99,17 +106,20 @@ class Discretizer:
                 missed += 10 * max(0.0, used - AIMED) + max(0.0, NEAR - used)
         return missed
 
-    def _fitting(self, moved: Merits, merits: Merits, room: float) -> Architecture | None:
+    def _fitting(self, merits: Merits, spread: float, costs: Sequence[FloatVector]) -> Architecture | None:
         """Return the network of the options with the best merits that every device has room for.
 
         Where a target leaves room unused, what is slower counts as better, as little as makes use of it: a supernet that
         is trained briefly thinks too little of operations that learn slowly.
+
+        Args:
+            merits: Of each option.
+            spread: How far apart they are.
+            costs: For each choice, the share of the room that each option takes.
         """
-        costs = self._costs(room)
-        values, spread = [moved[choice.name] for choice in self._choices], _spread(merits)
-        has_target = any(device.target_ms is not None for device in self.devices.values())
+        values = [merits[choice.name] for choice in self._choices]
         found = None
-        for price in (0.0, *_PRICES) if has_target else (0.0,):
+        for price in (0.0, *_PRICES) if self.has_target else (0.0,):
             priced = [value + price * spread * cost for value, cost in zip(values, costs, strict=True)]
             found = best_options(priced, costs, self._passing, self._most_passing)
             if found is None or sum(cost[place] for cost, place in zip(costs, found, strict=True)) >= NEAR:
@@ -148,7 +158,6 @@ def _spread(merits: Merits) -> float:
     return float(np.mean([np.ptp(values) for values in merits.values()]))
 
 
-def _moved(merits: Merits, scale: float, rng: Rng) -> Merits:
-    """Return merits with Gumbel noise, scaled by so many spreads."""
-    noise = scale * _spread(merits)
+def _moved(merits: Merits, noise: float, rng: Rng) -> Merits:
+    """Return merits with Gumbel noise of this scale."""
     return {name: values + noise * rng.gumbel(size=len(values)) for name, values in merits.items()}

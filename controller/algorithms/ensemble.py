@@ -103,18 +103,18 @@ class Ensemble:
         """Tell every member, and credit the one that asked with the hypervolume gained and the seconds spent."""
         self._proposals.add_told(trials)
         for trial in trials:
-            settled, before = self._settled(), self._covered()
+            before = self._covered()
             self._archive.add([trial])
             for member in self._members.values():
                 member.tell([trial])
             asked_by = self._asked_by.pop(trial.id, None)
-            if asked_by is None or not settled:
+            if asked_by is None or before is None:
                 continue
             self._trials = self._memory * self._trials + 1
             for name in self._members:
                 self._gains[name] *= self._memory
                 self._costs_s[name] *= self._memory
-            self._gains[asked_by] += max(0.0, self._covered() - before)
+            self._gains[asked_by] += max(0.0, (self._covered() or 0.0) - before)
             # A table answers at once: then every trial costs the same.
             self._costs_s[asked_by] += trial.training_s + trial.measuring_s or 1.0
 
@@ -174,13 +174,10 @@ class Ensemble:
         free = 1.0 - self._floor * len(rates)
         return {name: self._floor + free * rate / sum(rates.values()) for name, rate in rates.items()}
 
-    def _settled(self) -> bool:
-        """Return whether the box is fixed."""
-        return len(self._archive.complete()) >= self._initial
-
-    def _covered(self) -> float:
-        """Return the hypervolume of the front, in the box that the first trials have fixed; 0 until they are known."""
-        if not self._settled():
-            return 0.0
-        box = Box.around(self._archive.points(self._archive.complete()[: self._initial]))
+    def _covered(self) -> float | None:
+        """Return the hypervolume of the front, in the box that the first trials have fixed; None until they are known."""
+        complete = self._archive.complete()
+        if len(complete) < self._initial:
+            return None
+        box = Box.around(self._archive.points(complete[: self._initial]))
         return box.covered(self._archive.points(self._archive.front()))

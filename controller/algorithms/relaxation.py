@@ -69,8 +69,9 @@ class Relaxation:
         self._steps += 1
         for name, parameters in self._parameters.items():
             shares = _softmax(parameters)
-            of_terms = dict(zip(self._terms[name], by_term.get(name, ()), strict=False))
-            options = self._options.get(name, self._terms[name])
+            terms = self._terms[name]
+            of_terms = dict(zip(terms, by_term.get(name, np.zeros(len(terms))), strict=True))
+            options = self._options.get(name, terms)
             slopes = np.array([of_terms.get(option, 0.0) for option in options]) + by_share.get(name, 0.0)
             gradient = shares * (slopes - float(shares @ slopes))
             for moments, decay, value in zip(self._moments, _DECAYS, (gradient, gradient**2), strict=True):

@@ -43,7 +43,6 @@ class Surrogate:
         self._outlook = Outlook(problem, seed)
         self._candidates = Candidates(problem.space, seed)
         self._initial = initial
-        self._first: list[Architecture] | None = None
         self._pending: dict[str, Architecture] = {}
         self._queue: list[Architecture] = []
         self._tuned_with = 0
@@ -89,9 +88,8 @@ class Surrogate:
         return len(self._proposals) >= self._initial and len(self._archive.complete()) >= 2
 
     def _far_apart(self) -> Architecture | None:
-        if self._first is None:
-            self._first = self._outlook.spread(self._initial)
-        new = next((found for found in self._first if found not in self._proposals), None)
+        spread = self._outlook.spread(self._initial)
+        new = next((found for found in spread if found not in self._proposals), None)
         if new is not None:
             self._proposals.add(new)
         return new

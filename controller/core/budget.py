@@ -1,12 +1,9 @@
 """How long a search may go on."""
 
-import math
 import re
 from dataclasses import dataclass
 
 from controller.core.errors import ConfigurationError
-
-_CONFIRMING_SHARE = 0.25  # of a budget of time is kept for confirming the front at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +29,3 @@ class Budget:
         if not match["unit"]:
             return cls(trials=int(number))
         return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[match["unit"]])
-
-    def left_s(self, elapsed_s: float, confirming_s: float) -> float:
-        """Return the time that is left for candidates; infinite where the budget is no time.
-
-        Args:
-            elapsed_s: Time that is spent.
-            confirming_s: Time that the front is likely to take at the end, which is kept for it.
-        """
-        if self.seconds is None:
-            return math.inf
-        return self.seconds - min(confirming_s, _CONFIRMING_SHARE * self.seconds) - elapsed_s

@@ -20,19 +20,10 @@ from controller.config import search_config
 from controller.core.objective import Objective
 from controller.core.trial import Trial
 from controller.pareto.front import Box, FloatArray, minimised
+from controller.replay import REPLAYABLE
 from controller.store.store import Store
 
 DEVICE = "local"
-ALGORITHMS = (
-    "random",
-    "local",
-    "evolution",
-    "regularized_evolution",
-    "progressive",
-    "reinforce",
-    "surrogate",
-    "ensemble",
-)
 
 
 def rewards(store: Path, run_id: str) -> list[float]:
@@ -53,14 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--algorithm", action="append", choices=ALGORITHMS)
+    parser.add_argument("--algorithm", action="append", choices=REPLAYABLE)
     parser.add_argument("--objective", action="append")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
     os.environ.setdefault("EDGENAS_LOCAL_AGENT", "--retries 0 --gate-limit-s 0 --measure-limit-s 2")
-    algorithms = options.algorithm or list(ALGORITHMS)
+    algorithms = options.algorithm or list(REPLAYABLE)
     names = options.objective or ["accuracy", "latency_ms"]
     objectives = [Objective.parse(name, DEVICE) for name in names]
     found: dict[str, list[FloatArray]] = {algorithm: [] for algorithm in algorithms}

@@ -31,6 +31,10 @@ DEVICE = "bench"
 RECIPE = TrainingRecipe(epochs=1, batch_size=12, learning_rate=0.05)
 
 
+class Killed(BaseException):
+    """Ends a search as SIGKILL would: nothing that handles errors sees it coming."""
+
+
 @dataclass
 class ScriptedBench:
     """Answers with a latency that depends on the model's bytes alone, and remembers what it was asked.

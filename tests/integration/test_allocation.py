@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from search_laboratory import RECIPE, Laboratory
+from search_laboratory import RECIPE, Killed, Laboratory
 
 from controller.algorithms import Progressive, RandomSearch
 from controller.core.budget import Budget
@@ -115,10 +115,6 @@ def test_progressive_killed_and_resumed_stops_the_same_candidates(
     assert [(trial.id, trial.state, trial.epochs) for trial in resumed] == [
         (trial.id, trial.state, trial.epochs) for trial in whole
     ]
-
-
-class Killed(BaseException):
-    """What a process that was killed leaves undone."""
 
 
 def _kill_in_third_training(laboratory: Laboratory, run: Run) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from search_laboratory import DEVICE, Laboratory, ScriptedBench
+from search_laboratory import DEVICE, Killed, Laboratory, ScriptedBench
 
 from controller.algorithms import Evolution, RandomSearch, Reinforce
 from controller.core.architecture import Architecture
@@ -28,10 +28,6 @@ from controller.search import Progress
 from controller.store.records import RunState
 
 WAIT_S = 60
-
-
-class Killed(BaseException):
-    """Ends a search as SIGKILL would: nothing that handles errors sees it coming."""
 
 
 def sequence(laboratory: Laboratory, run_id: str) -> list[str]:
