@@ -351,7 +351,7 @@ class Darts:
         has_target = self._discretizer.has_target
         all_of_it = has_target and (not self._faster_is_better or len(self._proposals) < _AT_TARGET)
         room = 1.0 if all_of_it or rng.random() < 0.5 else rng.uniform(0.2, 1.0)
-        return self._discretizer.near(self._merits, room, rng) or self._space.sample(rng)
+        return self._discretizer.near(self._merits, rng, room, self._proposals) or self._space.sample(rng)
 
     def _find_passing(self) -> list[IntArray]:
         """Return for each choice 1 for the options that pass their input on, else 0."""

@@ -1,6 +1,6 @@
 """Networks made of the merits of options: the best there are within what devices have room for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from controller.core.protocols import Rng
 AIMED = 0.96  # of the target: what is aimed at, since what comes out scatters
 NEAR = 0.93  # of the target: what is near enough
 _PRICES = tuple(0.25 * 2**power for power in range(8))
-_ATTEMPTS = 60
+_ATTEMPTS = 15
 
 Merits = Mapping[str, FloatVector]
 """How good each option of each choice is, by choice; only differences within a choice count."""
@@ -50,36 +50,39 @@ class Discretizer:
         """Whether a network may take only so long on some device."""
         return any(device.target_ms is not None for device in self.devices.values())
 
-    def best(self, merits: Merits, rng: Rng) -> Architecture | None:
-        """Return the network that meets the targets best and, of several, has the best merits; None where there is none.
+    def best(
+        self, merits: Merits, rng: Rng, *, room: float = 1.0, besides: Container[Architecture] = ()
+    ) -> Architecture | None:
+        """Return the network that uses the room best and, of several, has the best merits; None where none was found.
 
         Not all options that fit make a network, and edges that lead nowhere take no time: so merits are moved a little,
         more from one attempt to the next, and what comes out is judged by what is left of it.
-        """
-        best: tuple[tuple[float, float], Architecture] | None = None
-        costs, spread = self._costs(room=1.0), _spread(merits)
-        for attempt in range(_ATTEMPTS):
-            architecture = self._fitting(_moved(merits, attempt / _ATTEMPTS * spread, rng), spread, costs)
-            if architecture is None:
-                continue
-            merit = sum(float(merits[name] @ shares) for name, shares in self.shares(architecture).items())
-            key = (self._miss(architecture), -merit)
-            if best is None or key < best[0]:
-                best = key, architecture
-            if not self.devices:
-                break
-        return None if best is None else best[1]
-
-    def near(self, merits: Merits, room: float, rng: Rng) -> Architecture | None:
-        """Return what is best by merits that are a little different; None where that is no network.
 
         Args:
             merits: Of each option.
-            room: Share of it that may be used: of the target, or of what the slowest options take.
-            rng: What the differences are drawn by.
+            rng: What merits are moved by.
+            room: Share that may be used of what devices leave for operators: of a target, or of what the slowest take.
+            besides: Not to be returned.
         """
-        spread = _spread(merits)
-        return self._fitting(_moved(merits, spread / 4, rng), spread, self._costs(room))
+        best: tuple[tuple[float, float], Architecture] | None = None
+        costs, spread = self._costs(room), _spread(merits)
+        for attempt in range(_ATTEMPTS):
+            architecture = self._fitting(_moved(merits, attempt / _ATTEMPTS * spread, rng), spread, costs)
+            if architecture is None or architecture in besides:
+                continue
+            merit = sum(float(merits[name] @ shares) for name, shares in self.shares(architecture).items())
+            key = (self._miss(architecture, room), -merit)
+            if best is None or key < best[0]:
+                best = key, architecture
+            if not self.has_target:
+                break
+        return None if best is None else best[1]
+
+    def near(
+        self, merits: Merits, rng: Rng, room: float, besides: Container[Architecture]
+    ) -> Architecture | None:
+        """Return what is best by merits that are a little different; None where none was found."""
+        return self.best(_moved(merits, _spread(merits) / 4, rng), rng, room=room, besides=besides)
 
     def random(self, rng: Rng) -> Architecture | None:
         """Return the network of random options; None where none was found."""
@@ -96,15 +99,16 @@ class Discretizer:
             for choice in self._choices
         }
 
-    def _miss(self, architecture: Architecture) -> float:
-        """Return by what share of it the expected latency misses a target; what is above counts tenfold."""
+    def _miss(self, architecture: Architecture, room: float) -> float:
+        """Return by what share the expected latency misses what targets allow, where that is least; what is above counts tenfold."""
         shares = self.shares(architecture)
-        missed = 0.0
-        for device in self.devices.values():
-            if device.target_ms is not None:
-                used = device.corrected_ms(shares) / device.target_ms
-                missed += 10 * max(0.0, used - AIMED) + max(0.0, NEAR - used)
-        return missed
+        used = [
+            device.corrected_ms(shares) / (device.correction * device.base_ms + _budget_ms(device, room))
+            for device in self.devices.values()
+            if device.target_ms is not None
+        ]
+        most_used = max(used, default=1.0)
+        return 10 * max(0.0, most_used - 1) + max(0.0, NEAR / AIMED - most_used)
 
     def _fitting(self, merits: Merits, spread: float, costs: Sequence[FloatVector]) -> Architecture | None:
         """Return the network of the options with the best merits that every device has room for.
@@ -134,10 +138,7 @@ class Discretizer:
                 device.correction * device.scale * np.array(device.costs_ms[choice.name])
                 for choice in self._choices
             ]
-            budget_ms = sum(float(cost.max()) for cost in by_choice)
-            if device.target_ms is not None:
-                budget_ms = AIMED * device.target_ms - device.correction * device.base_ms
-            budget_ms = max(1e-9, room * budget_ms)
+            budget_ms = _budget_ms(device, room)
             costs = [
                 np.maximum(cost, other / budget_ms) for cost, other in zip(costs, by_choice, strict=True)
             ]
@@ -151,6 +152,15 @@ class Discretizer:
         for choice, place in zip(self._choices, places, strict=True):
             values[choice.name] = choice.options[place]
         return self._space.compose(values)
+
+
+def _budget_ms(device: OperatorLatency, room: float) -> float:
+    """Return a share of the time that a device leaves for operators: up to its target, or what the slowest take."""
+    if device.target_ms is None:
+        most_ms = device.correction * device.scale * sum(max(costs) for costs in device.costs_ms.values())
+    else:
+        most_ms = AIMED * device.target_ms - device.correction * device.base_ms
+    return max(1e-9, room * most_ms)
 
 
 def _spread(merits: Merits) -> float:
