@@ -143,7 +143,8 @@ class Darts:
             self._time_operators(laboratory)
             return LearningStep(activity="timed operators", number=self._step, curves={})
         progress = max(self._epoch / self._epochs, spent / _SHARE_OF_TIME)
-        if progress < 1:
+        # An epoch is not begun of which most would come after the end.
+        if progress + self._pace(progress) / 2 < 1:
             return self._learn_an_epoch(laboratory, progress)
         self._judge(self._ready_supernet(laboratory))
         self._choose(laboratory)
@@ -226,8 +227,7 @@ class Darts:
         supernet = self._ready_supernet(laboratory)
         supernet.begin_epoch()
         before = self._relaxation.state()
-        # An epoch is likely to take as long as the last one did.
-        pace = max(1 / self._epochs, progress - self._progress) / supernet.steps_per_epoch
+        pace = self._pace(progress) / supernet.steps_per_epoch
         for step in range(supernet.steps_per_epoch):
             done = min(1.0, progress + step * pace)
             if progress >= self._warm_up and not self._stopped:
@@ -251,6 +251,10 @@ class Darts:
             number=self._step,
             curves=curves,
         )
+
+    def _pace(self, progress: float) -> float:
+        """Return how much of the learning the next epoch is likely to be: as much as the last one was."""
+        return max(1 / self._epochs, progress - self._progress)
 
     def _mixed(self, progress: float) -> Coefficients:
         """Return what one step mixes."""
