@@ -41,6 +41,7 @@ _TRUST_TRIALS = 3.0  # whose outcome that trust stands for
 class _State(SavedState):
     states: Mapping[str, str]
     asked_by: Mapping[str, str]
+    open: Mapping[str, tuple[str, ...]]
     gains: Mapping[str, float]
     costs_s: Mapping[str, float]
     trials: float
@@ -54,11 +55,11 @@ class Ensemble:
         seed: Of all random draws; members get seeds of their own from it.
         members: Names in MEMBERS, the one to trust most first: it begins, and asks most often until more is known.
         initial: Trials until the box is fixed in which hypervolume is counted.
-        floor: Share of asks that each member gets at least.
+        floor: Share of asks that each member gets at least; at most an even share.
         memory: Share of a gain that is left after one more trial.
 
     Raises:
-        ConfigurationError: If there are no members, or one is not in MEMBERS.
+        ConfigurationError: If there are no members, one is not in MEMBERS, or floor is more than there is for each.
     """
 
     def __init__(
@@ -75,6 +76,10 @@ class Ensemble:
             raise ConfigurationError(
                 f"ensemble has the members {list(members)}; expected at least one of {', '.join(MEMBERS)}"
             )
+        if not 0 <= floor * len(members) <= 1:
+            raise ConfigurationError(
+                f"ensemble has floor {floor:g} for each of {len(members)} members; expected 0 to {1 / len(members):.2g}"
+            )
         self._space = problem.space
         self._archive = Archive(problem.objectives)
         self._proposals = Proposals(seed)
@@ -86,6 +91,8 @@ class Ensemble:
         self._floor = floor
         self._memory = memory
         self._asked_by: dict[str, str] = {}
+        # What each member asked for and was not told of yet. Several may have asked for one; the first of them is credited.
+        self._open: dict[str, list[str]] = {name: [] for name in self._members}
         self._gains = dict.fromkeys(self._members, 0.0)
         self._costs_s = dict.fromkeys(self._members, 0.0)
         self._trials = 0.0  # that gains and costs are of, as far as they are remembered
@@ -105,8 +112,9 @@ class Ensemble:
         for trial in trials:
             before = self._covered()
             self._archive.add([trial])
-            for member in self._members.values():
+            for name, member in self._members.items():
                 member.tell([trial])
+                self._open[name] = [waiting for waiting in self._open[name] if waiting != trial.id]
             asked_by = self._asked_by.pop(trial.id, None)
             if asked_by is None or before is None:
                 continue
@@ -124,6 +132,7 @@ class Ensemble:
             rng=self._proposals.state(),
             states={name: member.state().decode() for name, member in self._members.items()},
             asked_by=self._asked_by,
+            open={name: tuple(waiting) for name, waiting in self._open.items()},
             gains=self._gains,
             costs_s=self._costs_s,
             trials=self._trials,
@@ -137,8 +146,10 @@ class Ensemble:
         self._asked_by = dict(restored.asked_by)
         self._gains, self._costs_s = dict(restored.gains), dict(restored.costs_s)
         self._trials = restored.trials
+        still = {architecture.id: architecture for architecture in pending}
         for name, member in self._members.items():
-            own = [found for found in pending if self._asked_by.get(found.id) == name]
+            self._open[name] = [waiting for waiting in restored.open[name] if waiting in still]
+            own = [still[waiting] for waiting in self._open[name]]
             member.restore(restored.states[name].encode(), told, own)
 
     def _propose(self) -> Architecture | None:
@@ -154,6 +165,7 @@ class Ensemble:
             asked = self._members[name].ask(1)
             if not asked:
                 return None
+            self._open[name].append(asked[0].id)
             if asked[0] not in self._proposals:
                 self._proposals.add(asked[0])
                 self._asked_by[asked[0].id] = name

@@ -32,7 +32,10 @@ class Policy(nn.Module):
         with torch.device("meta"):
             self.places = nn.Embedding(len(choices), _HIDDEN)
             self.weighting = nn.Linear(objectives, _HIDDEN)
-            self.options = nn.ModuleList(nn.Embedding(len(options), _HIDDEN) for _, options in kinds)
+            # What is chosen last is never read.
+            self.options = nn.ModuleDict(
+                {str(kind): nn.Embedding(len(kinds[kind][1]), _HIDDEN) for kind in sorted({*self._kinds[:-1]})}
+            )
             self.outputs = nn.ModuleList(nn.Linear(_HIDDEN, len(options)) for _, options in kinds)
             self.lstm = nn.LSTM(_HIDDEN, _HIDDEN, num_layers=_LAYERS, batch_first=True)
         self.to_empty(device="cpu")
@@ -73,12 +76,12 @@ class Policy(nn.Module):
             last = shares.shape[1] - 1
             chosen[:, place] = (shares < uniform[:, place : place + 1].double()).sum(dim=-1).clamp(max=last)
             if place + 1 < places:
-                read = self.options[kind](chosen[:, place]) + self.places.weight[place + 1]
+                read = self.options[str(kind)](chosen[:, place]) + self.places.weight[place + 1]
         return chosen
 
     def _inputs(self, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         read = [self.weighting(weights)]
-        read += [self.options[kind](chosen[:, place]) for place, kind in enumerate(self._kinds[:-1])]
+        read += [self.options[str(kind)](chosen[:, place]) for place, kind in enumerate(self._kinds[:-1])]
         return torch.stack(read, dim=1) + self.places.weight
 
 

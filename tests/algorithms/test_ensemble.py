@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 
 from controller.algorithms import Ensemble
+from controller.core.errors import ConfigurationError
 from controller.core.objective import Objective
 from controller.core.protocols import Problem
+from controller.core.table import read_table
 from controller.core.trial import Trial, TrialState
+from controller.replay import Replay
 from controller.spaces import ChainSpace
 
 LATENCY = "latency_ms@pi4"
@@ -63,3 +68,38 @@ def test_nobody_is_credited_before_the_box_is_fixed():
     for index in range(8):
         answered(algorithm, index)
         assert algorithm.points == before
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_members_that_ask_for_what_another_waits_for_know_it_after_an_interruption(
+    tmp_path: Path, seed: int
+):
+    table = tmp_path / "table.csv"
+    rows = [f"{a},{b},{(3 * a + 5 * b) % 11},{1 + a + 2 * b}" for a in range(6) for b in range(6)]
+    table.write_text("\n".join([f"choice.a,choice.b,accuracy,{LATENCY}", *rows]))
+    replay = Replay(read_table(table), [Objective.parse("accuracy"), Objective.parse(LATENCY)])
+
+    def asked(interrupted: bool) -> list[str]:
+        options = {"members": ("local", "regularized_evolution", "evolution"), "floor": 0.3}
+        algorithm = Ensemble(replay.problem, seed, **options)
+        waiting, told, found = [], [], []
+        for _ in range(30):
+            (architecture,) = algorithm.ask(1)
+            found.append(architecture.id)
+            waiting.append(architecture)
+            if len(waiting) == 4:
+                told += replay.trials([waiting.pop(0)], first_index=len(told))
+                algorithm.tell(told[-1:])
+            if interrupted:
+                state = algorithm.state()
+                algorithm = Ensemble(replay.problem, seed, **options)
+                algorithm.restore(state, told, waiting)
+        return found
+
+    assert asked(interrupted=True) == asked(interrupted=False)
+
+
+@pytest.mark.parametrize("floor", [0.34, 1.0, -0.1])
+def test_more_than_there_is_cannot_be_kept_for_each_member(floor: float):
+    with pytest.raises(ConfigurationError, match=r"for each of 3 members; expected 0 to 0\.33"):
+        ensemble(floor=floor)
