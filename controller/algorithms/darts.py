@@ -1,9 +1,9 @@
 """Differentiable search: one network that mixes all options, whose mixture is learnt by gradients.
 
-First, where a latency counts, the device times every operation of the supernet and a few whole networks. Then weights
-and mixtures take turns, weights alone at first. At the end each option is judged by the loss that is left when its choice
-is made that way, and the best options that the latency leaves room for are chosen; what they really take is measured, and
-the room corrected by it, until the target is met.
+First, where a latency counts, the device times every operation of the supernet and a few whole networks; parameters and
+multiply-accumulates are counted. Then weights and mixtures take turns, weights alone at first. At the end each option is
+judged by the loss that is left when its choice is made that way, and the best options that there is room for are chosen;
+what they really take is measured, and the room corrected by it, until the target is met.
 
 Source: Liu et al. 2019, DARTS, for the mixture and its gradient; Xu et al. 2020, PC-DARTS, for partial channels and the
 weights of edges; Chu et al. 2021, DARTS-, section 3.3, for the auxiliary input that decays; Liang et al. 2019, DARTS+,
@@ -24,8 +24,8 @@ import numpy as np
 
 from controller.algorithms.allotment import term_costs, term_layers
 from controller.algorithms.archive import IntArray
-from controller.algorithms.discretization import NEAR, Discretizer
-from controller.algorithms.operator_latency import LATENCY, OperatorLatency, devices_of
+from controller.algorithms.discretization import Discretizer
+from controller.algorithms.operator_cost import LATENCY, OperatorCost, costs_of
 from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.algorithms.relaxation import Relaxation, score_slopes
 from controller.core.architecture import Architecture, ChoiceValue
@@ -39,6 +39,7 @@ from controller.core.learning import (
     Supernet,
 )
 from controller.core.mixing import mixtures
+from controller.core.network import LAYER_FIGURES
 from controller.core.protocols import Problem, Rng
 from controller.core.trial import Trial
 
@@ -57,7 +58,7 @@ class _State(SavedState):
     epoch: int
     progress: float
     relaxation: dict[str, Any]
-    devices: dict[str, OperatorLatency]
+    costs: dict[str, OperatorCost]
     merits: dict[str, list[float]]
     chosen: dict[str, ChoiceValue] | None
     finished: bool
@@ -118,8 +119,9 @@ class Darts:
         self._most_skips = int(most_skips * len(self._choices))
         self._passing = self._find_passing()
         self._discretizer = Discretizer(
-            problem.space, self._choices, self._passing, self._most_skips, devices_of(problem)
+            problem.space, self._choices, self._passing, self._most_skips, costs_of(problem, problem.space)
         )
+        self._count_operators(np.random.default_rng(seed))
         self._faster_is_better = any(objective.metric.name == LATENCY for objective in problem.objectives)
         self._merits = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
         self._chosen: Architecture | None = None
@@ -139,7 +141,7 @@ class Darts:
         if self._finished:
             return None
         self._step += 1
-        if any(not device.costs_ms for device in self._devices.values()):
+        if any(not cost.costs for cost in self._costs.values()):
             self._time_operators(laboratory)
             return LearningStep(activity="timed operators", number=self._step, curves={})
         progress = max(self._epoch / self._epochs, spent / _SHARE_OF_TIME)
@@ -160,13 +162,13 @@ class Darts:
         self._proposals.add_told(trials)
         for trial in trials:
             shares = self._discretizer.shares(trial.architecture)
-            for name, device in self._devices.items():
-                measured_ms = trial.values.get(f"{LATENCY}@{name}")
-                if device.costs_ms and measured_ms:
-                    device.correct(shares, measured_ms)
+            for name, cost in self._measured().items():
+                measured = trial.values.get(name)
+                if cost.costs and measured:
+                    cost.correct(shares, measured)
 
     def state(self) -> bytes:
-        """Return the generator's state, the mixture, what devices told, and the supernet while it is trained."""
+        """Return the generator's state, the mixture, what operators cost, and the supernet while it is trained."""
         saved = self._supernet.state() if self._supernet else self._saved_supernet
         return _State(
             rng=self._proposals.state(),
@@ -174,7 +176,7 @@ class Darts:
             epoch=self._epoch,
             progress=self._progress,
             relaxation=self._relaxation.state(),
-            devices=dict(self._devices),
+            costs=dict(self._costs),
             merits={name: values.tolist() for name, values in self._merits.items()},
             chosen=None if self._chosen is None else dict(self._chosen.values),
             finished=self._finished,
@@ -189,33 +191,54 @@ class Darts:
         self._step, self._epoch = restored.step, restored.epoch
         self._relaxation.restore(restored.relaxation)
         self._progress = restored.progress
-        self._discretizer.devices = restored.devices
+        self._discretizer.costs = restored.costs
         self._merits = {name: np.array(values) for name, values in restored.merits.items()}
         self._chosen = None if restored.chosen is None else Architecture.of(restored.chosen)
         self._finished, self._stopped = restored.finished, restored.stopped
         self._saved_supernet = base64.b64decode(restored.supernet)
 
     @property
-    def _devices(self) -> Mapping[str, OperatorLatency]:
-        return self._discretizer.devices
+    def _costs(self) -> Mapping[str, OperatorCost]:
+        return self._discretizer.costs
+
+    def _measured(self) -> Mapping[str, OperatorCost]:
+        return {name: cost for name, cost in self._costs.items() if cost.device}
+
+    def _count_operators(self, rng: Rng) -> None:
+        """Learn what each option adds to what analysis tells."""
+        networks = self._random_networks(rng)
+        for name, cost in self._costs.items():
+            if not cost.device:
+                figure = LAYER_FIGURES[name]
+                self._learn_cost(cost, {layer.name: figure(layer) for layer in self._network.layers})
+                cost.fit(
+                    [self._discretizer.shares(network) for network in networks],
+                    [self._space.figures(network)[name] for network in networks],
+                )
 
     def _time_operators(self, laboratory: Laboratory) -> None:
-        """Learn from each device what every option costs, and what becomes of that in whole networks."""
-        sampled = [self._discretizer.random(self._proposals.rng) for _ in range(_WHOLE_NETWORKS)]
-        networks = [architecture for architecture in sampled if architecture is not None]
-        for name, device in self._devices.items():
-            costs = term_costs(self._layers, laboratory.profile(self._network, name).layers_ms)
-            device.costs_ms = {
-                choice.name: [costs[choice.name].get(str(option), 0.0) for option in choice.options]
-                for choice in self._choices
-            }
-            device.fit(
-                [self._discretizer.shares(architecture) for architecture in networks],
+        """Learn from each device what every option takes, and what becomes of that in whole networks."""
+        networks = self._random_networks(self._proposals.rng)
+        for cost in self._measured().values():
+            self._learn_cost(cost, laboratory.profile(self._network, cost.device).layers_ms)
+            cost.fit(
+                [self._discretizer.shares(network) for network in networks],
                 [
-                    laboratory.profile(self._space.lower(architecture), name).latency_ms
-                    for architecture in networks
+                    laboratory.profile(self._space.lower(network), cost.device).latency_ms
+                    for network in networks
                 ],
             )
+
+    def _learn_cost(self, cost: OperatorCost, by_layer: Mapping[str, float]) -> None:
+        terms = term_costs(self._layers, by_layer)
+        cost.costs = {
+            choice.name: [terms[choice.name].get(str(option), 0.0) for option in choice.options]
+            for choice in self._choices
+        }
+
+    def _random_networks(self, rng: Rng) -> list[Architecture]:
+        sampled = [self._discretizer.random(rng) for _ in range(_WHOLE_NETWORKS)]
+        return [architecture for architecture in sampled if architecture is not None]
 
     def _learn_an_epoch(self, laboratory: Laboratory, progress: float) -> LearningStep:
         """Train for one epoch.
@@ -269,7 +292,7 @@ class Darts:
         return {name: int(rng.choice(len(share), p=share)) for name, share in shares.items()}
 
     def _learn_mixture(self, supernet: Supernet, progress: float, rate: float) -> None:
-        """Take one step on the mixture, and one on the weight of each latency that has a target."""
+        """Take one step on the mixture, and one on the weight of each bound."""
         shares = self._relaxation.probabilities()
         by_term: Coefficients = {}
         by_share = {name: np.zeros(len(share)) for name, share in shares.items()}
@@ -279,8 +302,8 @@ class Darts:
             by_share = score_slopes(shares, drawn, losses)
         else:
             by_term = supernet.gradient(self._mixed(progress), unrolled=self._unrolled)
-        for device in self._devices.values():
-            for name, slope in device.slopes(shares).items():
+        for cost in self._costs.values():
+            for name, slope in cost.slopes(shares).items():
                 by_share[name] += slope
         self._relaxation.step(by_term, by_share, rate)
 
@@ -327,16 +350,15 @@ class Darts:
         """
         for _ in range(_CORRECTIONS):
             self._chosen = found = self._discretizer.best(self._merits, self._proposals.rng)
-            if found is None or not self._devices:
+            if found is None or not self._measured():
                 return
             network, shares = self._space.lower(found), self._discretizer.shares(found)
             fits, near = True, False
-            for name, device in self._devices.items():
-                measured_ms = laboratory.profile(network, name).latency_ms
-                device.correct(shares, measured_ms, kept=0.0)
-                if device.target_ms is not None:
-                    fits = fits and measured_ms <= device.target_ms
-                    near = near or measured_ms >= NEAR * device.target_ms
+            for cost in self._measured().values():
+                measured_ms = laboratory.profile(network, cost.device).latency_ms
+                cost.correct(shares, measured_ms, kept=0.0)
+                fits = fits and (cost.bound is None or measured_ms <= cost.bound)
+                near = near or cost.is_near(measured_ms)
             if fits and (near or self._discretizer.best(self._merits, self._proposals.rng) == found):
                 return
 
@@ -375,9 +397,7 @@ class Darts:
 
     def _expected(self) -> dict[str, float]:
         shares = self._relaxation.probabilities()
-        return {
-            f"expected_{LATENCY}@{name}": device.expected_ms(shares) for name, device in self._devices.items()
-        }
+        return {f"expected_{name}": cost.expected(shares) for name, cost in self._measured().items()}
 
 
 def _additive(drawn: IntArray, sizes: Sequence[int], values: FloatVector) -> FloatVector:

@@ -1,18 +1,18 @@
-"""Networks made of the merits of options: the best there are within what devices have room for."""
+"""Networks made of the merits of options: the best there are within what they may cost."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from controller.algorithms.allotment import best_options
 from controller.algorithms.archive import IntArray
-from controller.algorithms.operator_latency import OperatorLatency
+from controller.algorithms.operator_cost import OperatorCost
+from controller.algorithms.proposals import Proposals
 from controller.core.architecture import Architecture, Choice, ChoiceValue
 from controller.core.learning import FloatVector, MixableSpace
 from controller.core.protocols import Rng
 
-AIMED = 0.96  # of the target: what is aimed at, since what comes out scatters
-NEAR = 0.93  # of the target: what is near enough
+_USED = 0.97  # of the room that a target leaves: what is enough
 _PRICES = tuple(0.25 * 2**power for power in range(8))
 _ATTEMPTS = 15
 
@@ -28,7 +28,7 @@ class Discretizer:
         choices: Those that are made by merit; the others as in the supernet.
         passing: For each of these choices, 1 for options that pass their input on, else 0.
         most_passing: How many choices may be made that way.
-        devices: How long networks take there; corrected by whoever measures.
+        costs: Of networks, by objective; corrected by whoever measures.
     """
 
     def __init__(
@@ -37,21 +37,21 @@ class Discretizer:
         choices: Sequence[Choice],
         passing: Sequence[IntArray],
         most_passing: int,
-        devices: Mapping[str, OperatorLatency],
+        costs: Mapping[str, OperatorCost],
     ) -> None:
         self._space = space
         self._choices = choices
         self._passing = passing
         self._most_passing = most_passing
-        self.devices = devices
+        self.costs = costs
 
     @property
     def has_target(self) -> bool:
         """Whether a network may take only so long on some device."""
-        return any(device.target_ms is not None for device in self.devices.values())
+        return any(cost.is_target for cost in self.costs.values())
 
     def best(
-        self, merits: Merits, rng: Rng, *, room: float = 1.0, besides: Container[Architecture] = ()
+        self, merits: Merits, rng: Rng, *, room: float = 1.0, besides: Proposals | None = None
     ) -> Architecture | None:
         """Return the network that uses the room best and, of several, has the best merits; None where none was found.
 
@@ -61,14 +61,16 @@ class Discretizer:
         Args:
             merits: Of each option.
             rng: What merits are moved by.
-            room: Share that may be used of what devices leave for operators: of a target, or of what the slowest take.
-            besides: Not to be returned.
+            room: Share that may be used of what operators may have that is measured: of a target, or of what the largest have.
+            besides: What is not to be returned.
         """
         best: tuple[tuple[float, float], Architecture] | None = None
-        costs, spread = self._costs(room), _spread(merits)
+        shares_of_room, spread = self._shares_of_room(room), _spread(merits)
         for attempt in range(_ATTEMPTS):
-            architecture = self._fitting(_moved(merits, attempt / _ATTEMPTS * spread, rng), spread, costs)
-            if architecture is None or architecture in besides:
+            architecture = self._fitting(
+                _moved(merits, attempt / _ATTEMPTS * spread, rng), spread, shares_of_room
+            )
+            if architecture is None or (besides is not None and architecture in besides):
                 continue
             merit = sum(float(merits[name] @ shares) for name, shares in self.shares(architecture).items())
             key = (self._miss(architecture, room), -merit)
@@ -78,9 +80,7 @@ class Discretizer:
                 break
         return None if best is None else best[1]
 
-    def near(
-        self, merits: Merits, rng: Rng, room: float, besides: Container[Architecture]
-    ) -> Architecture | None:
+    def near(self, merits: Merits, rng: Rng, room: float, besides: Proposals) -> Architecture | None:
         """Return what is best by merits that are a little different; None where none was found."""
         return self.best(_moved(merits, _spread(merits) / 4, rng), rng, room=room, besides=besides)
 
@@ -100,18 +100,17 @@ class Discretizer:
         }
 
     def _miss(self, architecture: Architecture, room: float) -> float:
-        """Return by what share the expected latency misses what targets allow, where that is least; what is above counts tenfold."""
+        """Return by what share a network misses what it may cost; what is above counts tenfold, what a target leaves unused once."""
         shares = self.shares(architecture)
-        used = [
-            device.corrected_ms(shares) / (device.correction * device.base_ms + _budget_ms(device, room))
-            for device in self.devices.values()
-            if device.target_ms is not None
-        ]
-        most_used = max(used, default=1.0)
-        return 10 * max(0.0, most_used - 1) + max(0.0, NEAR / AIMED - most_used)
+        used = {name: cost.used(shares, room) for name, cost in self.costs.items() if cost.bound is not None}
+        above = max(0.0, max(used.values(), default=0.0) - 1)
+        if not self.has_target:
+            return 10 * above
+        # Of several, the one that leaves least unused is what a network can be near to.
+        return 10 * above + max(0.0, _USED - max(used[name] for name in used if self.costs[name].is_target))
 
     def _fitting(self, merits: Merits, spread: float, costs: Sequence[FloatVector]) -> Architecture | None:
-        """Return the network of the options with the best merits that every device has room for.
+        """Return the network of the options with the best merits that there is room for.
 
         Where a target leaves room unused, what is slower counts as better, as little as makes use of it: a supernet that
         is trained briefly thinks too little of operations that learn slowly.
@@ -126,23 +125,18 @@ class Discretizer:
         for price in (0.0, *_PRICES) if self.has_target else (0.0,):
             priced = [value + price * spread * cost for value, cost in zip(values, costs, strict=True)]
             found = best_options(priced, costs, self._passing, self._most_passing)
-            if found is None or sum(cost[place] for cost, place in zip(costs, found, strict=True)) >= NEAR:
+            if found is None or sum(cost[place] for cost, place in zip(costs, found, strict=True)) >= _USED:
                 break
         return None if found is None else self._composed(found)
 
-    def _costs(self, room: float) -> list[FloatVector]:
-        """Return for each choice which share of the room each option takes, on the device where that is most."""
-        costs = [np.zeros(len(choice.options)) for choice in self._choices]
-        for device in self.devices.values():
-            by_choice = [
-                device.correction * device.scale * np.array(device.costs_ms[choice.name])
-                for choice in self._choices
-            ]
-            budget_ms = _budget_ms(device, room)
-            costs = [
-                np.maximum(cost, other / budget_ms) for cost, other in zip(costs, by_choice, strict=True)
-            ]
-        return costs
+    def _shares_of_room(self, room: float) -> list[FloatVector]:
+        """Return for each choice which share of the room each option takes, of the cost where that is most."""
+        most = [np.zeros(len(choice.options)) for choice in self._choices]
+        for cost in self.costs.values():
+            for place, choice in enumerate(self._choices):
+                own = cost.correction * cost.scale * np.array(cost.costs[choice.name]) / cost.room(room)
+                most[place] = np.maximum(most[place], own)
+        return most
 
     def _composed(self, places: Sequence[int]) -> Architecture | None:
         sizes = self._space.mixed_sizes()
@@ -152,15 +146,6 @@ class Discretizer:
         for choice, place in zip(self._choices, places, strict=True):
             values[choice.name] = choice.options[place]
         return self._space.compose(values)
-
-
-def _budget_ms(device: OperatorLatency, room: float) -> float:
-    """Return a share of the time that a device leaves for operators: up to its target, or what the slowest take."""
-    if device.target_ms is None:
-        most_ms = device.correction * device.scale * sum(max(costs) for costs in device.costs_ms.values())
-    else:
-        most_ms = AIMED * device.target_ms - device.correction * device.base_ms
-    return max(1e-9, room * most_ms)
 
 
 def _spread(merits: Merits) -> float:

@@ -34,7 +34,10 @@ class Policy(nn.Module):
             self.weighting = nn.Linear(objectives, _HIDDEN)
             # What is chosen last is never read.
             self.options = nn.ModuleDict(
-                {str(kind): nn.Embedding(len(kinds[kind][1]), _HIDDEN) for kind in sorted({*self._kinds[:-1]})}
+                {
+                    str(kind): nn.Embedding(len(kinds[kind][1]), _HIDDEN)
+                    for kind in sorted({*self._kinds[:-1]})
+                }
             )
             self.outputs = nn.ModuleList(nn.Linear(_HIDDEN, len(options)) for _, options in kinds)
             self.lstm = nn.LSTM(_HIDDEN, _HIDDEN, num_layers=_LAYERS, batch_first=True)

@@ -35,6 +35,10 @@ class MixableSpace(SearchSpace, Protocol):
         """Return the options that the supernet has of choices that it does not mix."""
         ...
 
+    def bounds(self) -> Mapping[str, float]:
+        """Return what no network of the space has more of, by the metric that analysis tells."""
+        ...
+
 
 class Supernet(Protocol):
     """A network with mixtures, in training."""

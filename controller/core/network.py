@@ -6,7 +6,7 @@ one layer of the search space, the head. Its name becomes an attribute of the ge
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -143,6 +143,7 @@ class NetworkBuilder:
 
     input_shape: Shape
     _layers: dict[str, Layer] = field(default_factory=dict)
+    _used: set[str] = field(default_factory=set)
     _block: tuple[str, str] | None = None
     _prefix: str = ""
 
@@ -159,13 +160,10 @@ class NetworkBuilder:
         Raises:
             NetworkError: If name is no identifier or was used before, or if blocks are nested.
         """
-        if (
-            not name.isidentifier()
-            or self._block
-            or any(layer.block == name for layer in self._layers.values())
-        ):
+        if not name.isidentifier() or self._block or name in self._used:
             raise NetworkError(f"block name {name!r} is not a new Python identifier outside any other block")
         self._block = (name, kind)
+        self._used.add(name)
         yield
         self._block = None
 
@@ -223,6 +221,13 @@ class NetworkBuilder:
         if not self._layers:
             raise NetworkError("the network has no layers")
         return Network(input_shape=self.input_shape, layers=tuple(self._layers.values()))
+
+
+LAYER_FIGURES: Mapping[str, Callable[[Layer], float]] = {
+    "params_m": lambda layer: layer.parameters / 1e6,
+    "macs_m": lambda layer: layer.macs / 1e6,
+}
+"""What a network's layers add up to, by metric name."""
 
 
 def analyse(network: Network) -> dict[str, float]:

@@ -195,6 +195,10 @@ class CellSpace:
         sizes = {"channels": self.channels, "cells": self.cells}
         return {name: options[(len(options) - 1) // 2] for name, options in sizes.items()}
 
+    def bounds(self) -> Mapping[str, float]:
+        """Return the limits by metric."""
+        return self.limits.by_metric()
+
     def figures(self, architecture: Architecture) -> Mapping[str, float]:
         """Return what the network's graph tells.
 

@@ -20,6 +20,14 @@ class Limits:
     macs: float
     peak_activation_bytes: float
 
+    def by_metric(self) -> Mapping[str, float]:
+        """Return the bounds by metric, in its unit."""
+        return {
+            "params_m": self.parameters / 1e6,
+            "macs_m": self.macs / 1e6,
+            "peak_activation_mb": self.peak_activation_bytes / 1e6,
+        }
+
     def hold(self, network: Network) -> bool:
         """Return whether network stays within all of them."""
         return (

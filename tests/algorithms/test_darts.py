@@ -14,7 +14,7 @@ from controller.core.network import Network
 from controller.core.objective import Constraint, Objective
 from controller.core.primitives import AvgPool2d, Conv2d, MaxPool2d
 from controller.core.protocols import Problem
-from controller.spaces import CellSpace, ChainSpace
+from controller.spaces import CellSpace, ChainSpace, Limits
 from controller.training.data import load_dataset
 from controller.training.recipe import TrainingRecipe
 from controller.training.supernet import TrainedSupernet
@@ -170,3 +170,35 @@ def test_darts_proposes_various_latencies_where_less_is_merely_better(trainer: T
     learnt(algorithm, Bench(trainer))
     latencies = [latency_ms(SPACE.lower(architecture)) for architecture in algorithm.ask(12)]
     assert np.ptp(latencies) > 0.1
+
+
+def test_darts_keeps_to_bounds_on_parameters(trainer: Trainer):
+    algorithm = darts("params_m<=0.007", epochs=1)
+    assert [step.activity for step in learnt(algorithm, Bench(trainer))] == [
+        "trained the supernet, epoch 1 of at most 1",
+        "chose operations",
+    ]
+    proposed = [SPACE.lower(architecture).parameters for architecture in algorithm.ask(10)]
+    rng = np.random.default_rng(0)
+    sampled = [SPACE.lower(SPACE.sample(rng)).parameters for _ in range(200)]
+    # Few networks are that small, and what is proposed is not just the smallest.
+    assert np.mean(np.array(sampled) <= 7000) < 0.3
+    assert max(proposed) <= 7000
+    assert np.median(proposed) > min(sampled)
+
+
+def test_darts_finds_networks_where_few_keep_to_the_limits_of_a_preset(trainer: Trainer):
+    space = CellSpace(
+        input_shape=(1, 8, 8),
+        classes=10,
+        channels=(4, 8),
+        cells=(1,),
+        limits=Limits(parameters=7000, macs=1e9, peak_activation_bytes=1e9),
+    )
+    algorithm = Darts(problem(space=space), 0, epochs=1)
+    learnt(algorithm, Bench(trainer))
+    chosen = algorithm.ask(1)[0]
+    operations = [str(value) for name, value in chosen.values.items() if "<-" in name]
+    assert space.lower(chosen).parameters <= 7000
+    # Convolutions learn best, and some fit in.
+    assert any("conv" in operation for operation in operations)

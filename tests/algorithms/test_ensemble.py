@@ -71,9 +71,7 @@ def test_nobody_is_credited_before_the_box_is_fixed():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_members_that_ask_for_what_another_waits_for_know_it_after_an_interruption(
-    tmp_path: Path, seed: int
-):
+def test_members_that_ask_for_what_another_waits_for_know_it_after_an_interruption(tmp_path: Path, seed: int):
     table = tmp_path / "table.csv"
     rows = [f"{a},{b},{(3 * a + 5 * b) % 11},{1 + a + 2 * b}" for a in range(6) for b in range(6)]
     table.write_text("\n".join([f"choice.a,choice.b,accuracy,{LATENCY}", *rows]))

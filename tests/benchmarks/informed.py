@@ -73,7 +73,9 @@ def shares(replay: Replay, rows: int, seed: int, checkpoints: Sequence[int]) -> 
         return replay.run(ALGORITHMS["surrogate"], seed, checkpoints).hypervolume
     # Another seed: what lies far apart is drawn with this one.
     beforehand = replay.trials(ALGORITHMS["random"](replay.problem, seed + _OTHER_SEED).ask(rows))
-    return replay.run(lambda problem, seed: Informed(problem, seed, beforehand), seed, checkpoints).hypervolume
+    return replay.run(
+        lambda problem, seed: Informed(problem, seed, beforehand), seed, checkpoints
+    ).hypervolume
 
 
 def main() -> None:
@@ -89,7 +91,9 @@ def main() -> None:
         for rows in options.rows:
             found[rows].append(shares(replay, rows, seed, checkpoints))
         print(f"{seed + 1} of {options.seeds} seeds", file=sys.stderr)
-    print(f"{options.table.name}: {' and '.join(options.objective)}, {options.seeds} seeds; {lab.machine()}\n")
+    print(
+        f"{options.table.name}: {' and '.join(options.objective)}, {options.seeds} seeds; {lab.machine()}\n"
+    )
     tables.print_markdown(
         ["rows told of beforehand", *(f"n = {checkpoint}" for checkpoint in checkpoints)],
         [

@@ -1,17 +1,22 @@
 """What every registered search algorithm keeps to."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
+from example_table import write_table
 
-from controller.algorithms import ALGORITHMS
+from controller.algorithms import ALGORITHMS, WITH_SUPERNET
 from controller.core.architecture import Architecture
-from controller.core.learning import CurvedAlgorithm
+from controller.core.learning import CurvedAlgorithm, MixableSpace
 from controller.core.objective import Objective
 from controller.core.protocols import Allocation, Problem, SearchAlgorithm, SearchSpace
+from controller.core.table import read_table
 from controller.core.trial import Trial, TrialState
-from controller.spaces import CellSpace, ChainSpace
+from controller.spaces import CellSpace, ChainSpace, MobileSpace
+from controller.spaces.tabular import TabularSpace
 
 OBJECTIVES = (Objective.parse("accuracy"), Objective.parse("latency_ms@pi4"))
 CHAINS = (
@@ -44,6 +49,12 @@ CELLS = (
 CELLS_OF_TINY = 2 + 4 * 3
 SPACES_OF: dict[str, tuple[tuple[SearchSpace, SearchSpace], int]] = {"darts": (CELLS, CELLS_OF_TINY)}
 """A large and a tiny space, and the size of the latter, for algorithms that search no chains."""
+GROUNDS: dict[str, Callable[[Path], SearchSpace]] = {
+    "cells": lambda _: CellSpace(input_shape=(1, 8, 8), classes=10),
+    "mobile": lambda _: MobileSpace(input_shape=(3, 16, 16), classes=10),
+    "table": lambda folder: TabularSpace(read_table(write_table(folder / "table.csv"))),
+}
+"""Spaces of other kinds, as they are without options."""
 OPEN = 4  # candidates that a search has asked for and not yet told of
 
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
@@ -76,14 +87,15 @@ def outcome(index: int, architecture: Architecture, space: SearchSpace) -> Trial
             violation=0.2 * kind,
             reason="12 breaks latency_ms@pi4<=10",
         )
-    network = space.lower(architecture)
+    figures = space.figures(architecture)
+    latency_ms = 10 * figures["macs_m"]
     if kind == 4:
         return Trial(
             index=index,
             architecture=architecture,
             state=TrialState.STOPPED,
             epochs=2,
-            values={"accuracy_2_epochs": 0.3, "latency_ms@pi4": network.macs / 1e5},
+            values={"accuracy_2_epochs": 0.3, "latency_ms@pi4": latency_ms},
             reason="others were better",
         )
     return Trial(
@@ -91,7 +103,7 @@ def outcome(index: int, architecture: Architecture, space: SearchSpace) -> Trial
         architecture=architecture,
         state=TrialState.COMPLETE,
         epochs=5,
-        values={"accuracy": 1 - 1000 / (1000 + network.parameters), "latency_ms@pi4": network.macs / 1e5},
+        values={"accuracy": 1 - 1 / (1 + 1000 * figures["params_m"]), "latency_ms@pi4": latency_ms},
         violation=0.1 if kind == 3 else 0.0,
     )
 
@@ -144,6 +156,22 @@ def test_algorithm_with_another_seed_asks_for_something_else(name: str):
 @every_algorithm
 def test_algorithm_interrupted_after_every_step_goes_on_as_if_it_had_not_been(name: str):
     assert session(name, steps=44, interrupted=True).asked == session(name, steps=44).asked
+
+
+@every_algorithm
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_algorithm_interrupted_goes_on_in_any_space(name: str, ground: str, tmp_path: Path):
+    space = GROUNDS[ground](tmp_path)
+    if name in WITH_SUPERNET and not isinstance(space, MixableSpace):
+        pytest.skip("needs a supernet")
+    undisturbed, interrupted = Session(build(name, space), space), Session(build(name, space), space)
+    for step in range(40):
+        undisturbed.step()
+        interrupted.step()
+        if step in (13, 14, 39):
+            interrupted.go_on_with(build(name, space))
+    assert interrupted.asked == undisturbed.asked
+    assert len(set(undisturbed.asked)) == len(undisturbed.asked)
 
 
 @every_algorithm
