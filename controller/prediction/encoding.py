@@ -4,6 +4,7 @@ Source: Johnson et al. 1990, Minimax and maximin distance designs, for beginning
 Clustering to minimize the maximum intercluster distance, for finding it one by one.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from controller.core.protocols import SearchSpace
 from controller.pareto.front import FloatArray
 
 _REFERENCE = 200  # random architectures that tell how figures are scaled
-_SMALLEST = 1e-6
+_LEAST_KNOWN = 0.5  # share of them that tell a figure; below, it is not looked at
+_LEAST_DEVIATION = 1e-9  # of a figure that varies, over its size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,8 @@ class Encoded:
 
     Attributes:
         codes: Index of the option by choice, shape (n, n_choices).
-        figures: Logarithms of what analysis tells, scaled to mean 0 and deviation 1, shape (n, n_figures).
+        figures: What analysis tells, by its logarithm where it is never 0 or less, scaled to mean 0 and deviation 1; 0 where
+            it is unknown. Shape (n, n_figures).
     """
 
     codes: npt.NDArray[np.int64]
@@ -56,11 +59,17 @@ class Encoder:
         rng = np.random.default_rng(seed)
         self._reference = [space.sample(rng) for _ in range(_REFERENCE)]
         known = [space.figures(architecture) for architecture in self._reference]
-        self._names = sorted(set.intersection(*(set(figures) for figures in known)))
-        reference = np.array([self._logarithms(figures) for figures in known])
-        varied = reference.std(axis=0) > 0
+        told = Counter(name for figures in known for name, value in figures.items() if np.isfinite(value))
+        self._names = sorted(name for name, count in told.items() if count >= _LEAST_KNOWN * _REFERENCE)
+        values = self._values(known)
+        self._least = np.nanmin(values, axis=0)
+        scaled = self._by_logarithm(values)
+        self._mean, self._deviation = np.nanmean(scaled, axis=0), np.nanstd(scaled, axis=0)
+        varied = self._deviation > _LEAST_DEVIATION * np.maximum(1.0, np.abs(self._mean))
         self._names = [name for name, varies in zip(self._names, varied, strict=True) if varies]
-        self._mean, self._deviation = reference.mean(axis=0)[varied], reference.std(axis=0)[varied]
+        self._least, self._mean, self._deviation = (
+            of_each[varied] for of_each in (self._least, self._mean, self._deviation)
+        )
         self._encoded_reference = self.encode(self._reference, known)
 
     @property
@@ -100,11 +109,19 @@ class Encoder:
             [option_places(self.choices, architecture.values) for architecture in architectures],
             dtype=np.int64,
         ).reshape(len(architectures), len(self.choices))
-        logarithms = np.array([self._logarithms(known) for known in figures])
-        return Encoded(
-            codes=codes,
-            figures=(logarithms.reshape(len(architectures), len(self._names)) - self._mean) / self._deviation,
-        )
+        scaled = (self._by_logarithm(self._values(figures)) - self._mean) / self._deviation
+        return Encoded(codes=codes, figures=np.nan_to_num(scaled, nan=0.0))
 
-    def _logarithms(self, figures: Mapping[str, float]) -> list[float]:
-        return [float(np.log(max(figures.get(name, 0.0), _SMALLEST))) for name in self._names]
+    def _values(self, known: Sequence[Mapping[str, float]]) -> FloatArray:
+        """Return figures by name, shape (n, n_figures); nan where one is unknown or not finite."""
+        values = np.array(
+            [[figures.get(name, np.nan) for name in self._names] for figures in known], dtype=np.float64
+        ).reshape(len(known), len(self._names))
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def _by_logarithm(self, values: FloatArray) -> FloatArray:
+        """Return values, or logarithms of those figures that are never 0 or less in the reference."""
+        positive = self._least > 0
+        logarithms = np.log(np.maximum(values, np.where(positive, self._least, 1.0)))
+        scaled: FloatArray = np.where(positive, logarithms, values)
+        return scaled
