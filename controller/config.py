@@ -165,7 +165,7 @@ class SearchConfig(_Section):
     objectives: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     budget: str = "50"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     threads: int = Field(default=0, ge=0, le=4096)
     preset: str = "edge"
     space: str = "chain"

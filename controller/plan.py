@@ -90,12 +90,17 @@ def space_of(config: SearchConfig, dataset: DatasetInfo) -> SearchSpace:
     if config.preset not in PRESETS:
         raise ConfigurationError(f"preset {config.preset!r} is unknown; expected one of {', '.join(PRESETS)}")
     factory = find_plugin("spaces", SPACES, config.space)
-    return factory(
+    space = factory(
         input_shape=dataset.image_shape,
         classes=len(dataset.classes),
         limits=PRESETS[config.preset],
         **config.options_of(config.space),
     )
+    if not space.choices:
+        raise ConfigurationError(
+            f"space {config.space!r} has a single network with these options; expected at least one choice between two"
+        )
+    return space
 
 
 def recorded(config: SearchConfig, plan: Plan) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from controller.algorithms import ALGORITHMS, WITH_SUPERNET
 from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError
-from controller.core.objective import Constraint, Objective, broken
+from controller.core.objective import FRACTION, Constraint, Objective, broken
 from controller.core.plugins import find_plugin
 from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.table import Table
@@ -54,12 +54,16 @@ class Replay:
         constraints: What a row must meet to count.
 
     Raises:
-        ConfigurationError: If a column is missing or does not vary, or no row meets the constraints.
+        ConfigurationError: If an objective is given twice, a column is missing, does not vary, or is in another unit than a
+            constraint on it, or no row meets the constraints.
     """
 
     def __init__(
         self, table: Table, objectives: Sequence[Objective], constraints: Sequence[Constraint] = ()
     ) -> None:
+        repeated = [objective.key for objective in objectives if list(objectives).count(objective) > 1]
+        if repeated:
+            raise ConfigurationError(f"objective {repeated[0]!r} is given twice; expected each once")
         wanted = list(dict.fromkeys([*objectives, *(constraint.objective for constraint in constraints)]))
         for objective in wanted:
             if objective.key not in table.figures:
@@ -70,6 +74,13 @@ class Replay:
             np.all([np.isfinite(table.figures[objective.key]) for objective in wanted], axis=0)
         )
         self.left_out = len(table.architectures) - len(complete.architectures)
+        for constraint in constraints:
+            largest = complete.figures[constraint.objective.key].max(initial=0.0)
+            if constraint.objective.metric.unit == FRACTION and largest > 1:
+                raise ConfigurationError(
+                    f"constraint {constraint} is on a fraction, and table {table.name} has {constraint.objective.key} up to "
+                    f"{largest:g}; divide that column by 100"
+                )
         columns = {
             **complete.before_evaluation(),
             **{objective.key: complete.figures[objective.key] for objective in wanted},
@@ -94,10 +105,16 @@ class Replay:
         for objective, varies in zip(objectives, scale > self._box.low, strict=True):
             if not varies:
                 raise ConfigurationError(
-                    f"column {objective.key!r} of table {table.name} does not vary; leave it out"
+                    f"column {objective.key!r} of table {table.name} does not vary among the best {_SCALE_PERCENTILE} % of its "
+                    "rows; leave it out"
                 )
         self._best = minimised(objectives, feasible).min(axis=0)
         self._whole = self._covered(feasible)
+        if self._whole <= 0:
+            raise ConfigurationError(
+                f"every row of table {table.name} that meets {', '.join(map(str, constraints))} is beyond the scale of "
+                f"{' and '.join(o.key for o in objectives)}, whose end is the {_SCALE_PERCENTILE}th percentile of all rows; loosen it"
+            )
 
     def __len__(self) -> int:
         return len(self._trials)

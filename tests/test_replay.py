@@ -137,6 +137,12 @@ def test_search_finds_what_meets_a_tight_constraint_sooner_than_at_random(table:
     [
         (("latency_ms@pi3",), (), "no column 'latency_ms@pi3'; expected one of .*latency_ms@pi4"),
         (("accuracy",), ("latency_ms@pi4<=0.5",), "no row of table .* meets latency_ms@pi4<=0.5"),
+        (("accuracy", "macs_m", "accuracy"), (), "'accuracy' is given twice"),
+        (
+            ("macs_m",),
+            ("accuracy>=0.8",),
+            "accuracy>=0.8 is on a fraction, and table .* has accuracy up to 7",
+        ),
     ],
 )
 def test_what_a_table_cannot_answer_is_refused(
@@ -155,3 +161,26 @@ def test_column_that_does_not_vary_is_no_objective(tmp_path: Path):
     path.write_text("choice.a,accuracy,latency_ms@pi4\n1,90,5\n2,91,5\n")
     with pytest.raises(ConfigurationError, match=r"'latency_ms@pi4' of table flat\.csv does not vary"):
         Replay(read_table(path), OBJECTIVES)
+
+
+def test_rows_that_are_all_beyond_the_scale_are_refused(tmp_path: Path):
+    path = tmp_path / "far.csv"
+    rows = [f"{place},0.5,{1 + place / 200}" for place in range(200)]
+    path.write_text("\n".join(["choice.a,accuracy,latency_ms@pi4", *rows, "200,0.95,40\n"]))
+    with pytest.raises(
+        ConfigurationError, match=r"every row of table far\.csv that meets accuracy>=0.9 is beyond"
+    ):
+        Replay(read_table(path), OBJECTIVES, [Constraint.parse("accuracy>=0.9")])
+
+
+@pytest.mark.parametrize("name", REPLAYABLE)
+def test_what_is_known_of_a_row_only_once_it_is_evaluated_may_be_an_objective(tmp_path: Path, name: str):
+    path = tmp_path / "peaks.csv"
+    rows = [f"{a},{b},{a / 9},{1 + a * b}" for a in range(9) for b in range(9)]
+    path.write_text("\n".join(["choice.a,choice.b,accuracy,peak_activation_mb", *rows]))
+    replay = Replay(
+        read_table(path),
+        [Objective.parse("accuracy"), Objective.parse("peak_activation_mb")],
+        [Constraint.parse("peak_activation_mb<=50")],
+    )
+    assert replay.run(ALGORITHMS[name], 0, (40,)).hypervolume[0] > 0.5

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from controller.algorithms.archive import Archive
 from controller.core.architecture import Architecture
-from controller.core.objective import Constraint, Objective, Source
+from controller.core.objective import Constraint, Objective
 from controller.core.protocols import Problem
 from controller.core.trial import TrialState
 from controller.pareto.front import Box, FloatArray, sign
@@ -67,8 +67,8 @@ class Outlook:
         self._problem = problem
         self._encoder = Encoder(problem.space, seed)
         decisive = [*problem.objectives, *(constraint.objective for constraint in problem.constraints)]
-        # What analysis tells need not be predicted.
-        self._predicted = {o.key: o for o in decisive if o.metric.source is not Source.ANALYSIS}
+        # What analysis tells need not be predicted; of a table's rows it may be known only once they are evaluated.
+        self._predicted = {o.key: o for o in decisive if o.key not in self._encoder.always_told}
         options = [len(choice.options) for choice in problem.space.choices]
         self._models = {key: GaussianProcess(options, self._encoder.figures) for key in self._predicted}
         self._scales: dict[str, _Scale] = {}

@@ -10,7 +10,7 @@ from controller.core.architecture import Architecture
 from controller.core.protocols import Rng
 from controller.core.trial import Trial
 
-_ATTEMPTS = 200
+_ATTEMPTS = 1000
 
 RngState = Mapping[str, Any]
 """State of a generator, ready for JSON."""

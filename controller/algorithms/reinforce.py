@@ -30,6 +30,7 @@ _RESAMPLED = 64
 _IMITATED = 8
 _PENALTY = 2.0  # for each part by which a constraint is broken, where objectives span 1
 _WORST = -2.0
+_LEAST_RATIO = 0.01  # of a figure to its target: net energy may be 0 or less
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # that Adam keeps of each parameter
 
 
@@ -239,7 +240,7 @@ class Reinforce:
         ratio = trial.values[self._target.objective.key] / self._target.bound
         quality = trial.values[self._problem.objectives[0].key]
         if self._reward_kind is Reward.SOFT:
-            return float(quality * ratio**self._beta)
+            return float(quality * max(ratio, _LEAST_RATIO) ** self._beta)
         return quality + self._beta * abs(ratio - 1)
 
     def _best(self, all_weights: Sequence[FloatArray]) -> list[tuple[FloatArray, int]]:

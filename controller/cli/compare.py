@@ -47,10 +47,11 @@ def compare(
 
     if plot and plot.suffix != ".png":
         raise ConfigurationError(f"plot {plot} cannot be drawn; expected a name that ends in .png")
+    read = read_table(table)
     replay = Replay(
-        read_table(table),
-        [Objective.parse(text) for text in objective],
-        [Constraint.parse(text) for text in constraint or ()],
+        read,
+        [Objective.among(text, read.figures) for text in objective],
+        [Constraint.among(text, read.figures) for text in constraint or ()],
     )
     algorithms = algorithm or REPLAYABLE
     for name in algorithms:  # whatever cannot search a table says so before others have run for minutes

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from controller.core.errors import ConfigurationError
 
+_MOST = 1e12
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
@@ -22,7 +24,7 @@ class Budget:
         """
         match = re.fullmatch(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh]?)", text.strip())
         number = float(match["number"]) if match else 0.0
-        if match is None or number <= 0 or (not match["unit"] and number != int(number)):
+        if match is None or not 0 < number < _MOST or (not match["unit"] and number != int(number)):
             raise ConfigurationError(
                 f"budget {text!r} is not understood; expected a number of candidates such as 200, or a time such as 30m or 2h"
             )

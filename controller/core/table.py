@@ -6,6 +6,7 @@ every other column a figure; an empty cell is a figure that nobody knows.
 
 import csv
 import gzip
+import io
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,7 @@ def read_table(path: Path) -> Table:
     Raises:
         ConfigurationError: If it cannot be read, or is no such table.
     """
-    columns = _columns(path, _text(path))
+    columns, lines = _columns(path, _text(path))
     chosen = {
         name.removeprefix(_CHOICE): _options(cells)
         for name, cells in columns.items()
@@ -77,9 +78,9 @@ def read_table(path: Path) -> Table:
             Choice(name=name, options=tuple(sorted(set(values), key=lambda value: (str(type(value)), value))))
             for name, values in chosen.items()
         ),
-        architectures=tuple(_architectures(path, chosen)),
+        architectures=tuple(_architectures(path, chosen, lines)),
         figures={
-            name: _figures(path, name, cells)
+            name: _figures(path, name, cells, lines)
             for name, cells in columns.items()
             if not name.startswith(_CHOICE)
         },
@@ -100,21 +101,28 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _columns(path: Path, text: str) -> dict[str, tuple[str, ...]]:
-    """Return the cells of each column, by its header."""
-    lines = list(csv.reader(text.splitlines()))
-    if len(lines) < 2:
+def _columns(path: Path, text: str) -> tuple[dict[str, tuple[str, ...]], list[int]]:
+    """Return the cells of each column, by its header, and the line that each row ends in."""
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        numbered = [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise ConfigurationError(
+            f"table {path} cannot be read in line {reader.line_num}: {error}; expected comma-separated cells"
+        ) from error
+    if len(numbered) < 2:
         raise ConfigurationError(f"table {path} has no rows; expected a header and one architecture a line")
-    header, rows = lines[0], [line for line in lines[1:] if line]
+    (_, header), *rows = numbered
     if len(set(header)) != len(header):
         repeated = next(name for name in header if header.count(name) > 1)
         raise ConfigurationError(f"table {path} has the column {repeated!r} twice; expected each once")
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if len(row) != len(header):
             raise ConfigurationError(
                 f"table {path} has {len(row)} cells in line {number}; expected {len(header)} as in its header"
             )
-    return dict(zip(header, zip(*rows, strict=True), strict=True))
+    columns = dict(zip(header, zip(*(row for _, row in rows), strict=True), strict=True))
+    return columns, [number for number, _ in rows]
 
 
 def _options(cells: Sequence[str]) -> list[ChoiceValue]:
@@ -125,9 +133,11 @@ def _options(cells: Sequence[str]) -> list[ChoiceValue]:
         return list(cells)
 
 
-def _architectures(path: Path, chosen: Mapping[str, Sequence[ChoiceValue]]) -> Iterator[Architecture]:
+def _architectures(
+    path: Path, chosen: Mapping[str, Sequence[ChoiceValue]], lines: Sequence[int]
+) -> Iterator[Architecture]:
     seen: dict[Architecture, int] = {}
-    for number, values in enumerate(zip(*chosen.values(), strict=True), start=2):
+    for number, *values in zip(lines, *chosen.values(), strict=True):
         architecture = Architecture.of(dict(zip(chosen, values, strict=True)))
         if architecture in seen:
             raise ConfigurationError(
@@ -137,13 +147,13 @@ def _architectures(path: Path, chosen: Mapping[str, Sequence[ChoiceValue]]) -> I
         yield architecture
 
 
-def _figures(path: Path, name: str, cells: Sequence[str]) -> npt.NDArray[np.float64]:
+def _figures(path: Path, name: str, cells: Sequence[str], lines: Sequence[int]) -> npt.NDArray[np.float64]:
     values = np.empty(len(cells))
     for row, cell in enumerate(cells):
         try:
             values[row] = float(cell) if cell else math.nan
         except ValueError as error:
             raise ConfigurationError(
-                f"table {path} has {name} = {cell!r} in line {row + 2}; expected a number, or nothing where it is unknown"
+                f"table {path} has {name} = {cell!r} in line {lines[row]}; expected a number, or nothing where it is unknown"
             ) from error
     return values

@@ -60,6 +60,8 @@ class Encoder:
         self._reference = [space.sample(rng) for _ in range(_REFERENCE)]
         known = [space.figures(architecture) for architecture in self._reference]
         told = Counter(name for figures in known for name, value in figures.items() if np.isfinite(value))
+        self.always_told = frozenset(name for name, count in told.items() if count == _REFERENCE)
+        """Names of the figures that analysis tells of every architecture."""
         self._names = sorted(name for name, count in told.items() if count >= _LEAST_KNOWN * _REFERENCE)
         values = self._values(known)
         self._least = np.nanmin(values, axis=0)

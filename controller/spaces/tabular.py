@@ -109,9 +109,9 @@ class TabularSpace:
         return row
 
     @cached_property
-    def _codes(self) -> npt.NDArray[np.int16]:
+    def _codes(self) -> npt.NDArray[np.int32]:
         """Index of each row's option by choice, shape (n_rows, n_choices)."""
-        return np.array([option_places(self._choices, row.values) for row in self._rows], dtype=np.int16)
+        return np.array([option_places(self._choices, row.values) for row in self._rows], dtype=np.int32)
 
     def _distances(self, values: Mapping[str, ChoiceValue]) -> npt.NDArray[np.int64]:
         """Return in how many choices each row differs, shape (n_rows,)."""

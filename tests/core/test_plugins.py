@@ -14,7 +14,9 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = tmp_path / "third_party-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[edgenas.operations]\ntau = math:tau\n")
+    (metadata / "entry_points.txt").write_text(
+        "[edgenas.operations]\ntau = math:tau\nlost = math:lost\ngone = gone_module:any\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
@@ -37,4 +39,15 @@ def test_plugin_of_another_folder_is_not_found():
 def test_unknown_plugin_is_named_among_those_there_are():
     with pytest.raises(ConfigurationError) as caught:
         find_plugin("operations", TABLE, "conv9x9")
-    assert str(caught.value) == "operations has no 'conv9x9'; expected one of conv3x3, conv5x5, tau"
+    assert (
+        str(caught.value) == "operations has no 'conv9x9'; expected one of conv3x3, conv5x5, tau, lost, gone"
+    )
+
+
+@pytest.mark.usefixtures("third_party")
+@pytest.mark.parametrize(("name", "reason"), [("lost", "AttributeError"), ("gone", "ModuleNotFoundError")])
+def test_plugin_that_cannot_be_loaded_is_refused_with_the_reason(name: str, reason: str):
+    with pytest.raises(
+        ConfigurationError, match=f"{name!r} by the entry point .* cannot be loaded: {reason}"
+    ):
+        find_plugin("operations", TABLE, name)
