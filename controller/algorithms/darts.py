@@ -49,13 +49,14 @@ _COMPARED = 4  # samples of the mixture on each batch that it learns from
 _JUDGED = 25  # random architectures for each choice
 _RIDGE = 2.0
 _WATCHED = 8  # networks whose mean loss is the curve of a supernet that samples
-_SHARE_OF_TIME = 0.4  # of a search's time that may be spent on learning
+_SHARE_OF_TIME = 0.4  # that may be spent on learning, of what a search has left once operators are timed
 _AT_TARGET = 8  # proposals that use all the room that a target leaves, before others are of interest
 
 
 class _State(SavedState):
     step: int
     epoch: int
+    begun: float | None
     progress: float
     relaxation: dict[str, Any]
     costs: dict[str, OperatorCost]
@@ -126,6 +127,7 @@ class Darts:
         self._merits = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
         self._chosen: Architecture | None = None
         self._step = self._epoch = 0
+        self._begun: float | None = None  # the share of the search's time that was spent when weights began to learn
         self._progress = 0.0
         self._stopped = self._finished = False
         self._supernet: Supernet | None = None
@@ -144,9 +146,12 @@ class Darts:
         if any(not cost.costs for cost in self._costs.values()):
             self._time_operators(laboratory)
             return LearningStep(activity="timed operators", number=self._step, curves={})
-        progress = max(self._epoch / self._epochs, spent / _SHARE_OF_TIME)
+        if self._begun is None:
+            self._begun = spent
+        of_time = (spent - self._begun) / max(1e-9, _SHARE_OF_TIME * (1 - self._begun))
+        progress = max(self._epoch / self._epochs, of_time)
         # An epoch is not begun of which most would come after the end.
-        if progress + self._pace(progress) / 2 < 1:
+        if not self._epoch or progress + self._pace(progress) / 2 < 1:
             return self._learn_an_epoch(laboratory, progress)
         self._judge(self._ready_supernet(laboratory))
         self._choose(laboratory)
@@ -174,6 +179,7 @@ class Darts:
             rng=self._proposals.state(),
             step=self._step,
             epoch=self._epoch,
+            begun=self._begun,
             progress=self._progress,
             relaxation=self._relaxation.state(),
             costs=dict(self._costs),
@@ -190,7 +196,7 @@ class Darts:
         self._proposals.restore(restored.rng, told, pending)
         self._step, self._epoch = restored.step, restored.epoch
         self._relaxation.restore(restored.relaxation)
-        self._progress = restored.progress
+        self._begun, self._progress = restored.begun, restored.progress
         self._discretizer.costs = restored.costs
         self._merits = {name: np.array(values) for name, values in restored.merits.items()}
         self._chosen = None if restored.chosen is None else Architecture.of(restored.chosen)
@@ -277,7 +283,7 @@ class Darts:
 
     def _pace(self, progress: float) -> float:
         """Return how much of the learning the next epoch is likely to be: as much as the last one was."""
-        return max(1 / self._epochs, progress - self._progress)
+        return max(1 / self._epochs, progress - self._progress if self._epoch else 0.0)
 
     def _mixed(self, progress: float) -> Coefficients:
         """Return what one step mixes."""

@@ -142,6 +142,21 @@ def test_darts_ends_its_learning_early_where_the_time_is_spent(trainer: Trainer)
     assert algorithm.learn(bench, 0.7) is None
 
 
+def test_darts_has_time_to_learn_however_long_its_operators_took(trainer: Trainer):
+    algorithm, bench = darts(f"{LATENCY}<=0.25", epochs=50), Bench(trainer)
+    activities = [algorithm.learn(bench, spent).activity for spent in (0.0, 0.6, 0.65, 0.7, 0.75)]
+    assert activities == [
+        "timed operators",
+        *(f"trained the supernet, epoch {epoch} of at most 50" for epoch in (1, 2, 3)),
+        "chose operations",
+    ]
+
+
+def test_darts_trains_its_supernet_once_whatever_time_is_left(trainer: Trainer):
+    algorithm = darts(epochs=50)
+    assert algorithm.learn(Bench(trainer), 1.0).activity == "trained the supernet, epoch 1 of at most 50"
+
+
 @pytest.mark.slow
 def test_darts_looks_one_step_ahead_where_asked(trainer: Trainer):
     options = {"epochs": 1, "warm_up": 0.0}
