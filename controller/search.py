@@ -38,7 +38,7 @@ _REJECTED_IN_A_ROW = 1000
 _REPEATED_IN_A_ROW = 1000
 _UNUSABLE_IN_A_ROW = 8
 _CONFIRMING_S = 20.0  # one candidate of the front: ten seconds are timed at least, and test images judged
-_THOROUGH = 2.0  # times as long as during the search a board waits for a calm moment and measures again
+_THOROUGH = 3.0  # times as long as during the search a board waits for a calm moment and measures again
 _CONFIRMING_SHARE = 0.25  # of a budget of time is kept for confirming the front at most
 _DISTURBED_IN_A_ROW = 4  # each takes two jobs, in which the agent waits for a calm board for minutes
 
@@ -233,6 +233,7 @@ class Search:
             return math.inf
         best = front(self._objectives, self._told)
         confirming_s = _CONFIRMING_S * len(best) + _THOROUGH * sum(trial.measuring_s for trial in best)
+        confirming_s *= 1 + 1 / max(1, len(best))  # the next candidate may join them
         kept_s = min(confirming_s, _CONFIRMING_SHARE * self._budget.seconds)
         return self._budget.seconds - kept_s - self._elapsed_s()
 

@@ -50,11 +50,13 @@ CELLS_OF_TINY = 2 + 4 * 3
 SPACES_OF: dict[str, tuple[tuple[SearchSpace, SearchSpace], int]] = {"darts": (CELLS, CELLS_OF_TINY)}
 """A large and a tiny space, and the size of the latter, for algorithms that search no chains."""
 GROUNDS: dict[str, Callable[[Path], SearchSpace]] = {
-    "cells": lambda _: CellSpace(input_shape=(1, 8, 8), classes=10),
-    "mobile": lambda _: MobileSpace(input_shape=(3, 16, 16), classes=10),
+    "cells": lambda _: CellSpace(input_shape=(1, 8, 8), classes=10, channels=(4, 8), cells=(1, 2)),
+    "mobile": lambda _: MobileSpace(
+        input_shape=(3, 16, 16), classes=10, channels=((8, 16), (16, 24)), max_depth=2
+    ),
     "table": lambda folder: TabularSpace(read_table(write_table(folder / "table.csv"))),
 }
-"""Spaces of other kinds, as they are without options."""
+"""Spaces of other kinds."""
 OPEN = 4  # candidates that a search has asked for and not yet told of
 
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
@@ -155,7 +157,7 @@ def test_algorithm_with_another_seed_asks_for_something_else(name: str):
 
 @every_algorithm
 def test_algorithm_interrupted_after_every_step_goes_on_as_if_it_had_not_been(name: str):
-    assert session(name, steps=44, interrupted=True).asked == session(name, steps=44).asked
+    assert session(name, steps=32, interrupted=True).asked == session(name, steps=32).asked
 
 
 @every_algorithm
@@ -165,10 +167,10 @@ def test_algorithm_interrupted_goes_on_in_any_space(name: str, ground: str, tmp_
     if name in WITH_SUPERNET and not isinstance(space, MixableSpace):
         pytest.skip("needs a supernet")
     undisturbed, interrupted = Session(build(name, space), space), Session(build(name, space), space)
-    for step in range(40):
+    for step in range(34):
         undisturbed.step()
         interrupted.step()
-        if step in (13, 14, 39):
+        if step in (13, 14):
             interrupted.go_on_with(build(name, space))
     assert interrupted.asked == undisturbed.asked
     assert len(set(undisturbed.asked)) == len(undisturbed.asked)
