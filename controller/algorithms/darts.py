@@ -127,9 +127,8 @@ class Darts:
         self._merits = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
         self._chosen: Architecture | None = None
         self._step = self._epoch = 0
-        self._begun: float | None = (
-            None  # the share of the search's time that was spent when weights began to learn
-        )
+        # The share of the search's time that was spent when weights began to learn.
+        self._begun: float | None = None
         self._progress = 0.0
         self._stopped = self._finished = False
         self._supernet: Supernet | None = None

@@ -111,7 +111,8 @@ def costs_of(problem: Problem, space: MixableSpace) -> dict[str, OperatorCost]:
     for objective in problem.objectives:
         if objective.metric.name == LATENCY and objective.device:
             found[objective.key] = OperatorCost(device=objective.device, bound=None)
-    bounds = [(name, "", bound) for name, bound in space.bounds().items() if name in LAYER_FIGURES]
+    limits = space.bounds()
+    bounds = [(name, "", limits[name]) for name in LAYER_FIGURES if np.isfinite(limits.get(name, np.inf))]
     for constraint in problem.constraints:
         objective = constraint.objective
         is_latency = objective.metric.name == LATENCY and objective.device is not None
