@@ -122,8 +122,8 @@ class Encoder:
         return np.where(np.isfinite(values), values, np.nan)
 
     def _by_logarithm(self, values: FloatArray) -> FloatArray:
-        """Return values, or logarithms of those figures that are never 0 or less in the reference."""
+        """Return values, or logarithms of those figures that are never 0 or less in the reference; 0 there is its least."""
         positive = self._least > 0
-        logarithms = np.log(np.maximum(values, np.where(positive, self._least, 1.0)))
+        logarithms = np.log(np.where(positive, np.where(values <= 0, self._least, values), 1.0))
         scaled: FloatArray = np.where(positive, logarithms, values)
         return scaled

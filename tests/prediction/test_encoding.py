@@ -105,9 +105,9 @@ def test_figures_that_do_not_vary_or_are_rarely_known_are_left_out(constant: flo
     assert figures.shape == (50, 0)
 
 
-def test_a_figure_below_all_that_were_seen_is_as_the_least_of_them():
+def test_a_figure_below_all_that_were_seen_has_its_own_place_and_zero_that_of_the_least():
     space = Told(lambda option: {"macs_m": 1.0 + option})
     encoder = Encoder(space)
-    every = [Architecture.of({"a": 0})] * 2
-    zero, one = encoder.encode(every, [{"macs_m": 0.0}, {"macs_m": 1.0}]).figures
-    assert zero == one < 0
+    every = [Architecture.of({"a": 0})] * 3
+    zero, half, one = encoder.encode(every, [{"macs_m": 0.0}, {"macs_m": 0.5}, {"macs_m": 1.0}]).figures
+    assert half < zero == one < 0
