@@ -12,7 +12,8 @@ from zeroconf import IPVersion, ServiceInfo, Zeroconf
 
 pytestmark = pytest.mark.slow
 
-LISTEN = ("devices", "discover", "--interface", "127.0.0.1", "--seconds", "1")
+# A browser asks again after a second, and is sure to be answered only then.
+LISTEN = ("devices", "discover", "--interface", "127.0.0.1", "--seconds", "2")
 
 
 @pytest.fixture
