@@ -1,8 +1,7 @@
 """What a search optimises and what it keeps to, told without the libraries that it trains with."""
 
 from controller.config import SearchConfig, search_config
-from controller.core.errors import ConfigurationError
-from controller.core.objective import Constraint, Objective
+from controller.core.objective import Constraint, Objective, check_each_once
 from controller.store.records import Run
 
 DEFAULT_OBJECTIVES = ("accuracy", "latency_ms", "peak_memory_mb")
@@ -16,9 +15,7 @@ def goals(config: SearchConfig) -> tuple[tuple[Objective, ...], tuple[Constraint
     """
     default = config.device[0] if config.device else None
     objectives = [Objective.parse(text, default) for text in config.objectives or DEFAULT_OBJECTIVES]
-    repeated = [objective.key for objective in objectives if objectives.count(objective) > 1]
-    if repeated:
-        raise ConfigurationError(f"objective {repeated[0]!r} is given twice; expected each once")
+    check_each_once(objectives)
     return tuple(objectives), tuple(Constraint.parse(text, default) for text in config.constraints)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from controller.algorithms import ALGORITHMS, WITH_SUPERNET
 from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError
-from controller.core.objective import FRACTION, Constraint, Objective, broken
+from controller.core.objective import FRACTION, Constraint, Objective, broken, check_each_once
 from controller.core.plugins import find_plugin
 from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.table import Table
@@ -61,9 +61,7 @@ class Replay:
     def __init__(
         self, table: Table, objectives: Sequence[Objective], constraints: Sequence[Constraint] = ()
     ) -> None:
-        repeated = [objective.key for objective in objectives if list(objectives).count(objective) > 1]
-        if repeated:
-            raise ConfigurationError(f"objective {repeated[0]!r} is given twice; expected each once")
+        check_each_once(objectives)
         wanted = list(dict.fromkeys([*objectives, *(constraint.objective for constraint in constraints)]))
         for objective in wanted:
             if objective.key not in table.figures:

@@ -155,6 +155,17 @@ class Objective:
         return cls.parse(meant[0])
 
 
+def check_each_once(objectives: Sequence[Objective]) -> None:
+    """Refuse objectives of which one is given twice.
+
+    Raises:
+        ConfigurationError: If one is.
+    """
+    repeated = [objective.key for objective in objectives if list(objectives).count(objective) > 1]
+    if repeated:
+        raise ConfigurationError(f"objective {repeated[0]!r} is given twice; expected each once")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
     """A bound that every candidate worth keeping meets."""

@@ -157,7 +157,7 @@ def test_algorithm_with_another_seed_asks_for_something_else(name: str):
 
 @every_algorithm
 def test_algorithm_interrupted_after_every_step_goes_on_as_if_it_had_not_been(name: str):
-    assert session(name, steps=32, interrupted=True).asked == session(name, steps=32).asked
+    assert session(name, steps=44, interrupted=True).asked == session(name, steps=44).asked
 
 
 @every_algorithm
