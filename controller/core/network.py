@@ -118,14 +118,14 @@ class Network:
         """
         last_use = {name: index for index, layer in enumerate(self.layers) for name in layer.inputs}
         alive = {INPUT: prod(self.input_shape)}
-        peak = alive[INPUT]
+        peak = total = alive[INPUT]
         for index, layer in enumerate(self.layers):
             dying = {name for name in layer.inputs if last_use[name] == index}
             in_place = isinstance(layer.primitive, _IN_PLACE) and bool(dying)
             size = prod(layer.shape)
             scratch = layer.primitive.scratch_values(layer.input_shapes)
-            peak = max(peak, sum(alive.values()) + (0 if in_place else size) + scratch)
-            alive = {name: value for name, value in alive.items() if name not in dying}
+            peak = max(peak, total + (0 if in_place else size) + scratch)
+            total += size - sum(alive.pop(name) for name in dying)
             alive[layer.name] = size
         return peak * _BYTES_PER_VALUE
 

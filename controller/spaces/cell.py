@@ -19,7 +19,7 @@ from itertools import permutations
 from controller.core.architecture import Architecture, Choice, ChoiceValue
 from controller.core.errors import SpaceError
 from controller.core.mixing import AUXILIARY, ChannelSlice, Mixture, ShuffledConcat
-from controller.core.network import INPUT, Network, NetworkBuilder, analyse
+from controller.core.network import INPUT, Network, NetworkBuilder
 from controller.core.plugins import find_plugin
 from controller.core.primitives import (
     Add,
@@ -32,9 +32,10 @@ from controller.core.primitives import (
     Shape,
 )
 from controller.core.protocols import Rng
+from controller.spaces.analysis import Figures, analysed
 from controller.spaces.operations import OPERATIONS, ZERO, Operation
 from controller.spaces.presets import PRESETS, Limits
-from controller.spaces.recombination import check_options, crossed, drawn, mutated
+from controller.spaces.recombination import check_options, crossed, drawn, mutated, one_of
 from controller.spaces.skeleton import check_ascending, check_classes, stem_stride
 
 OPERATION_NAMES = (
@@ -132,12 +133,7 @@ class CellSpace:
         """
 
         def attempt() -> Architecture | None:
-            return self.compose(
-                {
-                    choice.name: choice.options[int(rng.integers(len(choice.options)))]
-                    for choice in self.choices
-                }
-            )
+            return self.compose({choice.name: one_of(choice.options, rng) for choice in self.choices})
 
         return drawn(attempt, self.limits)
 
@@ -154,10 +150,8 @@ class CellSpace:
         cell = self._canonical(self._cell(values))
         if not cell:
             return None
-        canonical = self._values(cell, values)
-        if not self.limits.hold(self._network(cell, canonical)):
-            return None
-        return Architecture.of(canonical)
+        architecture = Architecture.of(self._values(cell, values))
+        return architecture if self.limits.hold(self._figures(architecture)) else None
 
     def lower(self, architecture: Architecture) -> Network:
         """Return the network: a stem, three stages of cells with a reduction between them, a head.
@@ -205,7 +199,11 @@ class CellSpace:
         Raises:
             SpaceError: If architecture is not of this space.
         """
-        return analyse(self.lower(architecture))
+        return self._figures(architecture)
+
+    @cached_property
+    def _figures(self) -> Figures:
+        return analysed(self.lower)
 
     def _cell(self, values: Mapping[str, ChoiceValue]) -> dict[Edge, str]:
         """Return the edges that lead from the input to the output, with their operations."""

@@ -4,19 +4,21 @@ A space of `max_layers` slots. A slot whose operation is `zero` is pruned. An ar
 when its layers fill the first slots in order and every choice that changes nothing has its first option.
 """
 
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from controller.core.architecture import Architecture, Choice, ChoiceValue
 from controller.core.errors import SpaceError
-from controller.core.network import Network, NetworkBuilder, analyse
+from controller.core.network import Network, NetworkBuilder
 from controller.core.plugins import find_plugin
 from controller.core.primitives import Add, BatchNorm2d, Conv2d, ReLU, Shape
 from controller.core.protocols import Rng
+from controller.spaces.analysis import Figures, analysed
 from controller.spaces.operations import OPERATIONS, ZERO, Operation
 from controller.spaces.presets import PRESETS, Limits
-from controller.spaces.recombination import ATTEMPTS, check_options, drawn
+from controller.spaces.recombination import ATTEMPTS, check_options, drawn, one_of
 from controller.spaces.skeleton import add_head, add_stem, check_ascending, check_classes, stem_stride
 
 OPERATION_NAMES = (
@@ -31,6 +33,11 @@ OPERATION_NAMES = (
     "conv1x1",
 )
 CHANNELS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_MUTATIONS = ("operation", "channels", "stride", "skips", "insert", "delete")
+_SKIPS_UP_TO = (
+    0.5,
+    0.85,
+)  # shares of random layers with no skip connection, and with one at most; others have two
 _SMALLEST_MAP = 4  # pixels; sampling seldom halves maps below this, mutation may
 
 
@@ -173,7 +180,11 @@ class ChainSpace:
         Raises:
             SpaceError: If architecture is not of this space.
         """
-        return analyse(self.lower(architecture))
+        return self._figures(architecture)
+
+    @cached_property
+    def _figures(self) -> Figures:
+        return analysed(self.lower)
 
     def _check(self, architecture: Architecture) -> None:
         check_options(self, architecture)
@@ -205,9 +216,7 @@ class ChainSpace:
     def _accept(self, slots: Sequence[_Slot]) -> Architecture | None:
         """Return the canonical architecture of slots, or None where it has too few or many layers or breaks a limit."""
         layers = self._canonical(slots)
-        if not self.min_layers <= len(layers) <= self.max_layers or not self.limits.hold(
-            self._network(layers)
-        ):
+        if not self.min_layers <= len(layers) <= self.max_layers:
             return None
         values = {choice.name: choice.options[0] for choice in self.choices}
         for index, slot in enumerate(layers, start=1):
@@ -219,7 +228,8 @@ class ChainSpace:
                 f"layer_{index}.skip_1": skips[0],
                 f"layer_{index}.skip_2": skips[1],
             }
-        return Architecture.of(values)
+        architecture = Architecture.of(values)
+        return architecture if self.limits.hold(self._figures(architecture)) else None
 
     def _canonical(self, slots: Sequence[_Slot]) -> list[_Slot]:
         """Return the layers that remain, each with its meaningless choices at their first option.
@@ -274,14 +284,14 @@ class ChainSpace:
     def _random_slot(self, rng: Rng, ceiling: int, count: int) -> _Slot:
         halvings = max(0, int(min(self._stem_map) // _SMALLEST_MAP).bit_length() - 1)
         return _Slot(
-            operation=str(rng.choice(self._names)),
-            channels=int(rng.choice(self.channels[:ceiling])),
+            operation=one_of(self._names, rng),
+            channels=one_of(self.channels[:ceiling], rng),
             stride=1 + int(rng.random() < max(0.05, halvings / (halvings + count))),
             skips=self._random_skips(rng),
         )
 
     def _random_skips(self, rng: Rng) -> tuple[int, ...]:
-        count = int(rng.choice(3, p=(0.5, 0.35, 0.15)))
+        count = bisect(_SKIPS_UP_TO, rng.random())
         if not self.max_skip_distance:
             return ()
         return tuple(rng.integers(1, self.max_skip_distance + 1, size=count).tolist())
@@ -290,11 +300,11 @@ class ChainSpace:
         changed = list(slots)
         index = int(rng.integers(len(changed)))
         slot = changed[index]
-        match rng.choice(("operation", "channels", "stride", "skips", "insert", "delete")):
+        match one_of(_MUTATIONS, rng):
             case "operation":
-                changed[index] = replace(slot, operation=str(rng.choice(self._names)))
+                changed[index] = replace(slot, operation=one_of(self._names, rng))
             case "channels":
-                position = self.channels.index(slot.channels) + int(rng.choice((-2, -1, 1, 2)))
+                position = self.channels.index(slot.channels) + one_of((-2, -1, 1, 2), rng)
                 changed[index] = replace(
                     slot, channels=self.channels[min(max(position, 0), len(self.channels) - 1)]
                 )

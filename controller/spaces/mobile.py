@@ -13,10 +13,11 @@ from functools import cached_property
 
 from controller.core.architecture import Architecture, Choice, ChoiceValue
 from controller.core.errors import SpaceError
-from controller.core.network import INPUT, Network, NetworkBuilder, analyse
+from controller.core.network import INPUT, Network, NetworkBuilder
 from controller.core.plugins import find_plugin
 from controller.core.primitives import ReLU, Resize, Shape
 from controller.core.protocols import Rng
+from controller.spaces.analysis import Figures, analysed
 from controller.spaces.operations import OPERATIONS, Operation
 from controller.spaces.operations.inverted_residual import InvertedResidual
 from controller.spaces.presets import PRESETS, Limits
@@ -145,9 +146,8 @@ class MobileSpace:
     def compose(self, values: Mapping[str, ChoiceValue]) -> Architecture | None:
         """Return the canonical architecture with these values; None where it breaks a limit."""
         canonical = self._canonical(values)
-        if not self.limits.hold(self._network(canonical)):
-            return None
-        return Architecture.of({choice.name: canonical[choice.name] for choice in self.choices})
+        architecture = Architecture.of({choice.name: canonical[choice.name] for choice in self.choices})
+        return architecture if self.limits.hold(self._figures(architecture)) else None
 
     def lower(self, architecture: Architecture) -> Network:
         """Return the network: a smaller image where chosen, a stem, a block each, a head.
@@ -164,7 +164,11 @@ class MobileSpace:
         Raises:
             SpaceError: If architecture is not of this space.
         """
-        return analyse(self.lower(architecture))
+        return self._figures(architecture)
+
+    @cached_property
+    def _figures(self) -> Figures:
+        return analysed(self.lower)
 
     def _canonical(self, values: Mapping[str, ChoiceValue]) -> dict[str, ChoiceValue]:
         """Return a value for all options, the first one where it changes nothing."""

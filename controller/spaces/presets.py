@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from controller.core.network import Network
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -28,13 +26,9 @@ class Limits:
             "peak_activation_mb": self.peak_activation_bytes / 1e6,
         }
 
-    def hold(self, network: Network) -> bool:
-        """Return whether network stays within all of them."""
-        return (
-            network.parameters <= self.parameters
-            and network.macs <= self.macs
-            and network.peak_activation_bytes <= self.peak_activation_bytes
-        )
+    def hold(self, figures: Mapping[str, float]) -> bool:
+        """Return whether a network that analysis tells these figures of stays within all of them."""
+        return all(figures[metric] <= bound for metric, bound in self.by_metric().items())
 
 
 PRESETS: Mapping[str, Limits] = {

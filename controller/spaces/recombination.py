@@ -1,6 +1,7 @@
 """Drawing and changing architectures choice by choice, for spaces whose `compose` says what they make together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from controller.core.architecture import Architecture
 from controller.core.errors import SpaceError
@@ -8,6 +9,13 @@ from controller.core.protocols import Rng, SearchSpace
 from controller.spaces.presets import Limits
 
 ATTEMPTS = 2000
+
+Option = TypeVar("Option")
+
+
+def one_of(options: Sequence[Option], rng: Rng) -> Option:
+    """Return any of the options: what `rng.choice` does, without an array of them, and some times faster."""
+    return options[int(rng.integers(len(options)))]
 
 
 def drawn(attempt: Callable[[], Architecture | None], limits: Limits) -> Architecture:
@@ -34,9 +42,8 @@ def mutated(space: SearchSpace, architecture: Architecture, rng: Rng) -> Archite
     """Return a neighbour with another option in one choice; a random one where no single change makes another."""
     open_choices = [choice for choice in space.choices if len(choice.options) > 1]
     for _ in range(ATTEMPTS if open_choices else 0):
-        choice = open_choices[int(rng.integers(len(open_choices)))]
-        option = choice.options[int(rng.integers(len(choice.options)))]
-        neighbour = space.compose({**architecture.values, choice.name: option})
+        choice = one_of(open_choices, rng)
+        neighbour = space.compose({**architecture.values, choice.name: one_of(choice.options, rng)})
         if neighbour is not None and neighbour != architecture:
             return neighbour
     return space.sample(rng)

@@ -15,6 +15,7 @@ from controller.core.errors import SpaceError
 from controller.core.network import Network
 from controller.core.protocols import Rng
 from controller.core.table import Table
+from controller.spaces.recombination import one_of
 
 _TRIES = 8  # single changes looked up before the whole table is
 
@@ -39,7 +40,7 @@ class TabularSpace:
 
     def sample(self, rng: Rng) -> Architecture:
         """Return a row, each as likely as any other."""
-        return self._rows[int(rng.integers(len(self._rows)))]
+        return one_of(self._rows, rng)
 
     def mutate(self, architecture: Architecture, rng: Rng) -> Architecture:
         """Return a row that differs in one choice; where there is none, one of those that differ least.
@@ -49,10 +50,8 @@ class TabularSpace:
         """
         self._row(architecture)
         for _ in range(_TRIES):
-            choice = self._choices[int(rng.integers(len(self._choices)))]
-            changed = Architecture.of(
-                {**architecture.values, choice.name: choice.options[int(rng.integers(len(choice.options)))]}
-            )
+            choice = one_of(self._choices, rng)
+            changed = Architecture.of({**architecture.values, choice.name: one_of(choice.options, rng)})
             if changed != architecture and changed in self._row_of:
                 return changed
         distances = self._distances(architecture.values)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from controller.core.architecture import Architecture
 from controller.core.errors import SpaceError
+from controller.core.network import analyse
 from controller.core.protocols import SearchSpace
 from controller.core.table import read_table
 from controller.spaces import PRESETS, SPACES
@@ -146,7 +147,7 @@ def test_space_networks_read_the_images_and_tell_the_classes(name: str, seed: in
 @given(seed=SEEDS)
 def test_space_networks_keep_to_the_limits(name: str, seed: int):
     space = build(name)
-    assert all(LIMITS.hold(space.lower(architecture)) for architecture in proposals(space, seed))
+    assert all(LIMITS.hold(analyse(space.lower(found))) for found in proposals(space, seed))
 
 
 @every_space_of_networks
@@ -180,3 +181,12 @@ def test_space_tells_figures_of_what_it_proposes(name: str):
         figures = space.figures(architecture)
         assert {"macs_m", "params_m"} <= figures.keys()
         assert all(np.isfinite(value) and value >= 0 for value in figures.values())
+
+
+@every_space_of_networks
+@RANDOM
+@given(seed=SEEDS)
+def test_space_tells_of_a_network_what_its_graph_tells(name: str, seed: int):
+    space = build(name)
+    for architecture in proposals(space, seed):
+        assert space.figures(architecture) == analyse(build(name).lower(architecture))

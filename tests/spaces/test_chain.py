@@ -10,6 +10,7 @@ from random_networks import SEEDS, chain_spaces
 
 from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError, SpaceError
+from controller.core.network import analyse
 from controller.core.primitives import Add, BatchNorm2d, Conv2d
 from controller.spaces import PRESETS, ChainSpace, Limits
 
@@ -257,7 +258,7 @@ def test_chain_lowers_every_combination_of_options_or_says_why_not(space: ChainS
 def test_chain_proposals_keep_to_the_preset(preset: str):
     space = ChainSpace(input_shape=(3, 128, 128), classes=10, limits=PRESETS[preset])
     for seed in range(3):
-        assert all(PRESETS[preset].hold(space.lower(architecture)) for architecture in proposals(space, seed))
+        assert all(PRESETS[preset].hold(analyse(space.lower(found))) for found in proposals(space, seed))
 
 
 def test_chain_proposals_use_what_the_limits_allow():
@@ -289,9 +290,9 @@ def test_chain_keeps_to_each_limit(limits: Limits):
     }
     unlimited, limited = ChainSpace(**arguments, limits=UNLIMITED), ChainSpace(**arguments, limits=limits)
     rng = np.random.default_rng(0)
-    assert not all(limits.hold(unlimited.lower(unlimited.sample(rng))) for _ in range(50))
+    assert not all(limits.hold(analyse(unlimited.lower(unlimited.sample(rng)))) for _ in range(50))
     for seed in range(5):
-        assert all(limits.hold(limited.lower(architecture)) for architecture in proposals(limited, seed))
+        assert all(limits.hold(analyse(limited.lower(found))) for found in proposals(limited, seed))
 
 
 def test_chain_says_why_no_network_is_within_the_limits():
@@ -310,9 +311,9 @@ def test_limits_hold_up_to_and_including_themselves():
         "macs": network.macs,
         "peak_activation_bytes": network.peak_activation_bytes,
     }
-    assert Limits(**figures).hold(network)
+    assert Limits(**figures).hold(analyse(network))
     for name, value in figures.items():
-        assert not Limits(**{**figures, name: value - 1}).hold(network)
+        assert not Limits(**{**figures, name: value - 1}).hold(analyse(network))
 
 
 def test_chain_projects_skips_whose_channels_or_size_differ():
