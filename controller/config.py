@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from controller.core.budget import Budget
 from controller.core.errors import ConfigurationError
-from controller.spaces import cell, chain, mobile
+from controller.spaces import PRESETS, cell, chain, mobile
 from controller.training.recipe import Schedule
 
 
@@ -212,7 +213,7 @@ def search_config(settings: Mapping[str, Any], source: str = "the search") -> Se
         ConfigurationError: If a key is unknown or a value is not what it should be.
     """
     try:
-        return SearchConfig.model_validate(settings)
+        config = SearchConfig.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
@@ -224,6 +225,10 @@ def search_config(settings: Mapping[str, Any], source: str = "the search") -> Se
         if first["type"] == "missing":
             raise ConfigurationError(f"{source} names no {path}; add {path} = … or --{path}") from error
         raise ConfigurationError(f"{source} has {path} = {first['input']!r}: {first['msg']}") from error
+    Budget.parse(config.budget)
+    if config.preset not in PRESETS:
+        raise ConfigurationError(f"preset {config.preset!r} is unknown; expected one of {', '.join(PRESETS)}")
+    return config
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from controller.algorithms.archive import Archive
 from controller.core.architecture import Architecture
@@ -19,7 +19,7 @@ from controller.prediction.gaussian_process import GaussianProcess
 _ROWS = 400  # that models learn from: their cost grows with the cube
 _FITTEST_ROWS = 300  # of them, where more are known
 _LOOKED_AT = 200  # candidates whose expected improvement is found
-_QUANTILES = norm.ppf((np.arange(16) + 0.5) / 16)
+_QUANTILES = ndtri((np.arange(16) + 0.5) / 16)
 _SCALE_PERCENTILE = 99
 _CACHED = 20_000  # architectures whose numbers are kept
 _UNUSABLE = (TrialState.FAILED, TrialState.DISTURBED)
@@ -213,7 +213,7 @@ class Outlook:
         bound = scale.modelled(np.array([constraint.bound]))[0]
         # The model minimises: of a figure that is maximised, a bound from below is one from above.
         below = constraint.upper == (scale.sign > 0)
-        chance: FloatArray = norm.cdf((bound - mean) / deviation if below else (mean - bound) / deviation)
+        chance: FloatArray = ndtr((bound - mean) / deviation if below else (mean - bound) / deviation)
         return chance
 
 

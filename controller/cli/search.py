@@ -71,7 +71,8 @@ def search(
     json: JsonOption = False,
 ) -> None:
     """Search for networks on a dataset, measuring every candidate on a device."""
-    from controller.config import read_toml, search_config, store_url
+    from controller.config import home, read_toml, search_config, store_url
+    from controller.devices.connect import find_device
 
     settings = read_toml(config) if config else {}
     settings |= _given(
@@ -92,6 +93,8 @@ def search(
     if training:
         settings["training"] = {**settings.get("training", {}), **training}
     checked = search_config(settings, str(config) if config else "the search")
+    for name in checked.device:
+        find_device(name, home())
 
     def searched(show: Any) -> Any:
         # It imports torch, which takes seconds: a mistake in the settings is told before.
