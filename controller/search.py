@@ -38,7 +38,7 @@ _REJECTED_IN_A_ROW = 1000
 _REPEATED_IN_A_ROW = 1000
 _UNUSABLE_IN_A_ROW = 8
 _CONFIRMING_S = 20.0  # one candidate of the front: ten seconds are timed at least, and test images judged
-_THOROUGH = 3.0  # times as long as during the search a board waits for a calm moment and measures again
+_THOROUGH = 4.0  # times as long as during the search, on average: a board waits for a calm moment and measures again
 _CONFIRMING_SHARE = 0.25  # of a budget of time is kept for confirming the front at most
 _DISTURBED_IN_A_ROW = 4  # each takes two jobs, in which the agent waits for a calm board for minutes
 
@@ -147,8 +147,7 @@ class Search:
         state = RunState.STOPPED
         try:
             self._restore()
-            self._search()
-            best = self._confirm_front()
+            best = self._search()
             if not best and left_out(self._told):
                 raise SearchStoppedError(self._nothing_undisturbed())
             state = RunState.FINISHED
@@ -191,9 +190,20 @@ class Search:
             self._store.save_learnt(self._run.id, step, self._algorithm.state(), self._elapsed_s())
             self._report(step.activity)
 
-    def _search(self) -> None:
+    def _search(self) -> list[Trial]:
+        """Return the front, confirmed; where that leaves nothing good, after those that were left open for want of time."""
         self._learn()
         self._fill()
+        while True:
+            self._evaluate_window()
+            best = self._confirm_front()
+            if best or not self._window:
+                return best
+            left, self._window = self._window, deque()
+            for candidate in left:
+                self._open(candidate.trial)
+
+    def _evaluate_window(self) -> None:
         while self._window:
             candidate = self._next_to_train()
             if self._out_of_time(candidate):
@@ -231,10 +241,11 @@ class Search:
         """Return the time that is left for candidates; infinite where the budget is no time."""
         if self._budget.seconds is None:
             return math.inf
-        best = front(self._objectives, self._told)
-        confirming_s = _CONFIRMING_S * len(best) + _THOROUGH * sum(trial.measuring_s for trial in best)
-        confirming_s *= 1 + 1 / max(1, len(best))  # the next candidate may join them
-        kept_s = min(confirming_s, _CONFIRMING_SHARE * self._budget.seconds)
+        count = len(front(self._objectives, self._told)) + 1  # the next candidate may join them
+        # How calm a board is tells more of how long it takes than what one candidate took.
+        measuring_s = [trial.measuring_s for trial in self._told if trial.measuring_s]
+        each_s = _CONFIRMING_S + _THOROUGH * (statistics.fmean(measuring_s) if measuring_s else 0.0)
+        kept_s = min(count * each_s, _CONFIRMING_SHARE * self._budget.seconds)
         return self._budget.seconds - kept_s - self._elapsed_s()
 
     def _out_of_time(self, next_to_train: Candidate | None) -> bool:

@@ -43,13 +43,13 @@ from controller.core.network import LAYER_FIGURES
 from controller.core.protocols import Problem, Rng
 from controller.core.trial import Trial
 
-_WHOLE_NETWORKS = 6  # timed as a whole, to rescale the sums of their operators' times
+_WHOLE_NETWORKS = 4  # timed as a whole, to rescale the sums of their operators' times
 _CORRECTIONS = 5
 _COMPARED = 4  # samples of the mixture on each batch that it learns from
 _JUDGED = 25  # random architectures for each choice
 _RIDGE = 2.0
 _WATCHED = 8  # networks whose mean loss is the curve of a supernet that samples
-_SHARE_OF_TIME = 0.4  # that may be spent on learning, of what a search has left once operators are timed
+_SHARE_OF_TIME = 0.33  # that may be spent on learning, of what a search has left once operators are timed
 _AT_TARGET = 8  # proposals that use all the room that a target leaves, before others are of interest
 
 
@@ -364,7 +364,7 @@ class Darts:
             for cost in self._measured().values():
                 measured_ms = laboratory.profile(network, cost.device).latency_ms
                 cost.correct(shares, measured_ms, kept=0.0)
-                fits = fits and (cost.bound is None or measured_ms <= cost.bound)
+                fits = fits and cost.fits(measured_ms)
                 near = near or cost.is_near(measured_ms)
             if fits and (near or self._discretizer.best(self._merits, self._proposals.rng) == found):
                 return

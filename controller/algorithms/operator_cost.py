@@ -16,9 +16,9 @@ from controller.core.protocols import Problem
 LATENCY = "latency_ms"
 _DUAL_RATE = 0.05
 _KEPT = 0.5  # of the correction so far, with each network that was measured
-_AIMED = 0.96  # of what may be measured: what comes out scatters
+_AIMED = 0.95  # of what may be measured: what comes out scatters
 _LEAST_BOUND = 1e-9
-_NEAR = 0.97  # of what is aimed at: what is near enough
+_NEAR = 1.03  # times what is aimed at, or less by as much: what is near enough, and still fits when it is measured again
 
 
 class OperatorCost(BaseModel):
@@ -89,9 +89,13 @@ class OperatorCost(BaseModel):
         allowed = self.correction * self.base + self.room(share)
         return self.correction * self.expected(shares) / allowed
 
+    def fits(self, measured: float) -> bool:
+        """Return whether what was measured is within the bound, and likely to be so when it is measured again."""
+        return self.bound is None or measured <= _AIMED * _NEAR * self.bound
+
     def is_near(self, measured: float) -> bool:
-        """Return whether what was measured is within the bound and uses it."""
-        return self.bound is not None and _NEAR * _AIMED * self.bound <= measured <= self.bound
+        """Return whether what was measured fits, and uses the bound."""
+        return self.bound is not None and self.fits(measured) and measured >= _AIMED / _NEAR * self.bound
 
     def slopes(self, shares: Mapping[str, FloatVector]) -> dict[str, FloatVector]:
         """Return the slope of λ · relu(expected / bound - 1) by the shares, after a step of the dual variable λ."""

@@ -42,12 +42,14 @@ class ScriptedBench:
     Attributes:
         before: Called with the model's name before each answer; may block or raise.
         flags: What the answer to a request id carries.
+        slower: How many times longer a model takes, by its name and how thoroughly it is measured.
         asked: Names of the models, and how thoroughly they were measured.
         requests: Request ids and what was asked besides.
     """
 
     before: Callable[[str], object] = lambda _: None
     flags: Callable[[str], tuple[str, ...]] = lambda _: ()
+    slower: Callable[[str, MeasurementMode], float] = lambda _name, _mode: 1.0
     asked: list[tuple[str, MeasurementMode]] = field(default_factory=list)
     requests: list[tuple[str, MeasurementOptions]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -66,7 +68,9 @@ class ScriptedBench:
             self.asked.append((model_name, mode))
             self.requests.append((request_id, options))
         self.before(model_name)
-        example = measurement(request_id, median_ms=len(model.data) / 1e4)
+        example = measurement(
+            request_id, median_ms=len(model.data) / 1e4 * self.slower(model_name, mode)
+        )
         return replace(
             example,
             model_sha256=model.sha256,

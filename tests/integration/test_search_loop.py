@@ -377,6 +377,26 @@ def test_time_budget_that_is_over_before_anything_is_known_still_finds_something
     assert laboratory.search(laboratory.run(), budget=Budget.parse("0.1s")).run()
 
 
+def test_time_that_ends_with_a_candidate_that_fails_when_confirmed_goes_on_for_those_left_open(
+    laboratory: Laboratory,
+) -> None:
+    confirmed: list[str] = []
+
+    def slower(name: str, mode: MeasurementMode) -> float:
+        if mode is MeasurementMode.FULL and name not in confirmed:
+            confirmed.append(name)
+        return 1e6 if [name] == confirmed[:1] else 1.0
+
+    laboratory.constraints = ("latency_ms<=1000",)
+    laboratory.bench.slower = slower
+    laboratory.trainer.before = lambda: time.sleep(0.5)
+
+    best = laboratory.search(laboratory.run(), budget=Budget.parse("0.1s")).run()
+
+    assert [trial.id for trial in best] == confirmed[1:]
+    assert len(confirmed) == 2
+
+
 def _require(condition: bool) -> None:
     assert condition, "waited in vain"
 
