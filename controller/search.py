@@ -38,7 +38,9 @@ _REJECTED_IN_A_ROW = 1000
 _REPEATED_IN_A_ROW = 1000
 _UNUSABLE_IN_A_ROW = 8
 _CONFIRMING_S = 20.0  # one candidate of the front: ten seconds are timed at least, and test images judged
-_THOROUGH = 4.0  # times as long as during the search, on average: a board waits for a calm moment and measures again
+_THOROUGH = (
+    4.0  # times as long as during the search, on average: a board waits for a calm moment and measures again
+)
 _CONFIRMING_SHARE = 0.25  # of a budget of time is kept for confirming the front at most
 _DISTURBED_IN_A_ROW = 4  # each takes two jobs, in which the agent waits for a calm board for minutes
 

@@ -24,7 +24,8 @@ import numpy as np
 
 from controller.algorithms.allotment import term_costs, term_layers
 from controller.algorithms.archive import IntArray
-from controller.algorithms.discretization import Discretizer
+from controller.algorithms.discretization import Discretizer, Merits
+from controller.algorithms.judging import merits_in_a_mixture, merits_in_samples
 from controller.algorithms.operator_cost import LATENCY, OperatorCost, costs_of
 from controller.algorithms.proposals import Proposals, SavedState, up_to
 from controller.algorithms.relaxation import Relaxation, score_slopes
@@ -32,7 +33,6 @@ from controller.core.architecture import Architecture, ChoiceValue
 from controller.core.errors import ConfigurationError
 from controller.core.learning import (
     Coefficients,
-    FloatVector,
     Laboratory,
     LearningStep,
     MixableSpace,
@@ -44,10 +44,8 @@ from controller.core.protocols import Problem, Rng
 from controller.core.trial import Trial
 
 _WHOLE_NETWORKS = 4  # timed as a whole, to rescale the sums of their operators' times
-_CORRECTIONS = 5
+_TRIED = 4  # networks that are measured before one is chosen, at most
 _COMPARED = 4  # samples of the mixture on each batch that it learns from
-_JUDGED = 25  # random architectures for each choice
-_RIDGE = 2.0
 _WATCHED = 8  # networks whose mean loss is the curve of a supernet that samples
 _SHARE_OF_TIME = 0.33  # that may be spent on learning, of what a search has left once operators are timed
 _AT_TARGET = 8  # proposals that use all the room that a target leaves, before others are of interest
@@ -124,7 +122,7 @@ class Darts:
         )
         self._count_operators(np.random.default_rng(seed))
         self._faster_is_better = any(objective.metric.name == LATENCY for objective in problem.objectives)
-        self._merits = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
+        self._merits: Merits = {choice.name: np.zeros(len(choice.options)) for choice in self._choices}
         self._chosen: Architecture | None = None
         self._step = self._epoch = 0
         # The share of the search's time that was spent when weights began to learn.
@@ -154,7 +152,7 @@ class Darts:
         # An epoch is not begun of which most would come after the end.
         if not self._epoch or progress + self._pace(progress) / 2 < 1:
             return self._learn_an_epoch(laboratory, progress)
-        self._judge(self._ready_supernet(laboratory))
+        self._merits = self._judge(self._ready_supernet(laboratory))
         self._choose(laboratory)
         self._finished, self._supernet, self._saved_supernet = True, None, b""
         return LearningStep(activity="chose operations", number=self._step, curves=self._expected())
@@ -216,32 +214,35 @@ class Darts:
         networks = self._random_networks(rng)
         for name, cost in self._costs.items():
             if not cost.device:
-                figure = LAYER_FIGURES[name]
-                self._learn_cost(cost, {layer.name: figure(layer) for layer in self._network.layers})
-                cost.fit(
-                    [self._discretizer.shares(network) for network in networks],
-                    [self._space.figures(network)[name] for network in networks],
+                of_layer = LAYER_FIGURES[name]
+                by_layer = {layer.name: of_layer(layer) for layer in self._network.layers}
+                self._learn_cost(
+                    cost, by_layer, networks, [self._space.figures(found)[name] for found in networks]
                 )
 
     def _time_operators(self, laboratory: Laboratory) -> None:
         """Learn from each device what every option takes, and what becomes of that in whole networks."""
         networks = self._random_networks(self._proposals.rng)
+        lowered = [self._space.lower(found) for found in networks]
         for cost in self._measured().values():
-            self._learn_cost(cost, laboratory.profile(self._network, cost.device).layers_ms)
-            cost.fit(
-                [self._discretizer.shares(network) for network in networks],
-                [
-                    laboratory.profile(self._space.lower(network), cost.device).latency_ms
-                    for network in networks
-                ],
-            )
+            by_layer = laboratory.profile(self._network, cost.device).layers_ms
+            wholes_ms = [laboratory.profile(network, cost.device).latency_ms for network in lowered]
+            self._learn_cost(cost, by_layer, networks, wholes_ms)
 
-    def _learn_cost(self, cost: OperatorCost, by_layer: Mapping[str, float]) -> None:
+    def _learn_cost(
+        self,
+        cost: OperatorCost,
+        by_layer: Mapping[str, float],
+        networks: Sequence[Architecture],
+        wholes: Sequence[float],
+    ) -> None:
+        """Learn from the layers of the supernet what each option costs, and from whole networks what becomes of that."""
         terms = term_costs(self._layers, by_layer)
         cost.costs = {
             choice.name: [terms[choice.name].get(str(option), 0.0) for option in choice.options]
             for choice in self._choices
         }
+        cost.fit([self._discretizer.shares(found) for found in networks], wholes)
 
     def _random_networks(self, rng: Rng) -> list[Architecture]:
         sampled = [self._discretizer.random(rng) for _ in range(_WHOLE_NETWORKS)]
@@ -321,53 +322,42 @@ class Darts:
                 self._supernet.restore(self._saved_supernet)
         return self._supernet
 
-    def _judge(self, supernet: Supernet) -> None:
-        """Learn the merit of each option: what the loss falls by when its choice is made that way.
-
-        Of a mixture, that is told one choice at a time. Of sampled options, it is the additive part of the losses of
-        random architectures, by ridge regression.
-        """
-        sizes = [len(choice.options) for choice in self._choices]
+    def _judge(self, supernet: Supernet) -> Merits:
+        """Return what each option is worth in what was trained."""
         if self._sampled:
-            drawn = self._proposals.rng.integers(0, sizes, size=(_JUDGED * len(sizes), len(sizes)))
-            losses = [
-                supernet.loss(self._relaxation.coefficients(made=self._made(places)))[0] for places in drawn
-            ]
-            merits = np.split(_additive(drawn, sizes, -np.array(losses)), np.cumsum(sizes)[:-1])
-        else:
-            whole, _ = supernet.loss(self._relaxation.coefficients())
-            merits = [
-                np.array(
-                    [
-                        whole - supernet.loss(self._relaxation.coefficients(made={choice.name: place}))[0]
-                        for place in range(len(choice.options))
-                    ]
-                )
-                for choice in self._choices
-            ]
-        self._merits = {choice.name: values for choice, values in zip(self._choices, merits, strict=True)}
-
-    def _made(self, places: IntArray) -> dict[str, int]:
-        return {choice.name: int(place) for choice, place in zip(self._choices, places, strict=True)}
+            return merits_in_samples(self._choices, self._relaxation, supernet, self._proposals.rng)
+        return merits_in_a_mixture(self._choices, self._relaxation, supernet)
 
     def _choose(self, laboratory: Laboratory) -> None:
-        """Choose the best options that fit, and measure what they take until it is near the target, or below it.
+        """Choose the network of the best options that fits, and uses the target.
 
-        Where several devices have a target, each network is measured on all of them.
+        How a runtime fuses operators differs from network to network, and sums over them with it: some are measured, and
+        the one that is nearest to the target is chosen.
         """
-        for _ in range(_CORRECTIONS):
-            self._chosen = found = self._discretizer.best(self._merits, self._proposals.rng)
-            if found is None or not self._measured():
-                return
-            network, shares = self._space.lower(found), self._discretizer.shares(found)
-            fits, near = True, False
-            for cost in self._measured().values():
-                measured_ms = laboratory.profile(network, cost.device).latency_ms
-                cost.correct(shares, measured_ms, kept=0.0)
-                fits = fits and cost.fits(measured_ms)
-                near = near or cost.is_near(measured_ms)
-            if fits and (near or self._discretizer.best(self._merits, self._proposals.rng) == found):
-                return
+        missed: dict[Architecture, float] = {}
+        while len(missed) < _TRIED:
+            found = self._discretizer.best(self._merits, self._proposals.rng, besides=missed)
+            if found is None:
+                break
+            missed[found] = self._missed(found, laboratory)
+            if not missed[found]:
+                break
+        self._chosen = min(missed, key=missed.__getitem__, default=None)
+
+    def _missed(self, found: Architecture, laboratory: Laboratory) -> float:
+        """Measure a network, and return by what share it misses the targets; what is above counts tenfold.
+
+        Of several devices with a target, the one that leaves least unused is what a network can be near to.
+        """
+        network, shares = self._space.lower(found), self._discretizer.shares(found)
+        above, below = [0.0], []
+        for cost in self._measured().values():
+            measured_ms = laboratory.profile(network, cost.device).latency_ms
+            cost.correct(shares, measured_ms)
+            above.append(cost.excess(measured_ms))
+            if cost.is_target:
+                below.append(cost.unused(measured_ms))
+        return 10 * max(above) + min(below, default=0.0)
 
     def _propose(self) -> Architecture | None:
         if self._chosen is not None and self._chosen not in self._proposals:
@@ -405,19 +395,3 @@ class Darts:
     def _expected(self) -> dict[str, float]:
         shares = self._relaxation.probabilities()
         return {f"expected_{name}": cost.expected(shares) for name, cost in self._measured().items()}
-
-
-def _additive(drawn: IntArray, sizes: Sequence[int], values: FloatVector) -> FloatVector:
-    """Return what each option adds to the mean of values, one after the other for all choices.
-
-    Args:
-        drawn: Places of the options, shape (n, n_choices).
-        sizes: Options of each choice.
-        values: Shape (n,).
-    """
-    chosen = np.concatenate([np.eye(size)[drawn[:, place]] for place, size in enumerate(sizes)], axis=1)
-    centred = values - values.mean()
-    weights: FloatVector = np.linalg.solve(
-        chosen.T @ chosen + _RIDGE * np.eye(chosen.shape[1]), chosen.T @ centred
-    )
-    return weights

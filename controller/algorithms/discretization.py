@@ -1,13 +1,12 @@
 """Networks made of the merits of options: the best there are within what they may cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
 from controller.algorithms.allotment import best_options
 from controller.algorithms.archive import IntArray
 from controller.algorithms.operator_cost import OperatorCost
-from controller.algorithms.proposals import Proposals
 from controller.core.architecture import Architecture, Choice, ChoiceValue
 from controller.core.learning import FloatVector, MixableSpace
 from controller.core.protocols import Rng
@@ -51,7 +50,7 @@ class Discretizer:
         return any(cost.is_target for cost in self.costs.values())
 
     def best(
-        self, merits: Merits, rng: Rng, *, room: float = 1.0, besides: Proposals | None = None
+        self, merits: Merits, rng: Rng, *, room: float = 1.0, besides: Container[Architecture] = ()
     ) -> Architecture | None:
         """Return the network that uses the room best and, of several, has the best merits; None where none was found.
 
@@ -70,7 +69,7 @@ class Discretizer:
             architecture = self._fitting(
                 _moved(merits, attempt / _ATTEMPTS * spread, rng), spread, shares_of_room
             )
-            if architecture is None or (besides is not None and architecture in besides):
+            if architecture is None or architecture in besides:
                 continue
             merit = sum(float(merits[name] @ shares) for name, shares in self.shares(architecture).items())
             key = (self._miss(architecture, room), -merit)
@@ -80,7 +79,9 @@ class Discretizer:
                 break
         return None if best is None else best[1]
 
-    def near(self, merits: Merits, rng: Rng, room: float, besides: Proposals) -> Architecture | None:
+    def near(
+        self, merits: Merits, rng: Rng, room: float, besides: Container[Architecture]
+    ) -> Architecture | None:
         """Return what is best by merits that are a little different; None where none was found."""
         return self.best(_moved(merits, _spread(merits) / 4, rng), rng, room=room, besides=besides)
 

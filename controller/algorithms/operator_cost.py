@@ -16,9 +16,8 @@ from controller.core.protocols import Problem
 LATENCY = "latency_ms"
 _DUAL_RATE = 0.05
 _KEPT = 0.5  # of the correction so far, with each network that was measured
-_AIMED = 0.95  # of what may be measured: what comes out scatters
+_LEAST_USED, _AIMED, _MOST_USED = 0.92, 0.95, 0.98  # of a bound on what is measured, which scatters
 _LEAST_BOUND = 1e-9
-_NEAR = 1.03  # times what is aimed at, or less by as much: what is near enough, and still fits when it is measured again
 
 
 class OperatorCost(BaseModel):
@@ -64,17 +63,16 @@ class OperatorCost(BaseModel):
         """Return the figure of a mixture, or of a network, whose shares are 0 or 1; without the correction."""
         return self.base + self.scale * self.sum(shares)
 
-    def correct(self, shares: Mapping[str, FloatVector], measured: float, *, kept: float = _KEPT) -> None:
+    def correct(self, shares: Mapping[str, FloatVector], measured: float) -> None:
         """Learn from what one network has.
 
         Args:
             shares: Of the network.
             measured: What it has.
-            kept: Share of the earlier correction that stays.
         """
         expected = self.expected(shares)
         if expected > 0:
-            self.correction = kept * self.correction + (1 - kept) * measured / expected
+            self.correction = _KEPT * self.correction + (1 - _KEPT) * measured / expected
 
     def room(self, share: float) -> float:
         """Return what operators may have together, or a share of it where that is measured: up to the bound, or what the largest have."""
@@ -89,13 +87,13 @@ class OperatorCost(BaseModel):
         allowed = self.correction * self.base + self.room(share)
         return self.correction * self.expected(shares) / allowed
 
-    def fits(self, measured: float) -> bool:
-        """Return whether what was measured is within the bound, and likely to be so when it is measured again."""
-        return self.bound is None or measured <= _AIMED * _NEAR * self.bound
+    def excess(self, measured: float) -> float:
+        """Return by what share of the bound a network is too near to it, or beyond: measured again, it might not fit."""
+        return 0.0 if self.bound is None else max(0.0, measured / self.bound - _MOST_USED)
 
-    def is_near(self, measured: float) -> bool:
-        """Return whether what was measured fits, and uses the bound."""
-        return self.bound is not None and self.fits(measured) and measured >= _AIMED / _NEAR * self.bound
+    def unused(self, measured: float) -> float:
+        """Return what share of the bound a network should use more of."""
+        return 0.0 if self.bound is None else max(0.0, _LEAST_USED - measured / self.bound)
 
     def slopes(self, shares: Mapping[str, FloatVector]) -> dict[str, FloatVector]:
         """Return the slope of λ · relu(expected / bound - 1) by the shares, after a step of the dual variable λ."""

@@ -30,8 +30,8 @@ class Proposals:
     def __len__(self) -> int:
         return len(self._proposed)
 
-    def __contains__(self, architecture: Architecture) -> bool:
-        return architecture.id in self._proposed
+    def __contains__(self, architecture: object) -> bool:
+        return isinstance(architecture, Architecture) and architecture.id in self._proposed
 
     def add(self, architecture: Architecture) -> None:
         """Count architecture as proposed."""

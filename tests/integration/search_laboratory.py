@@ -68,9 +68,7 @@ class ScriptedBench:
             self.asked.append((model_name, mode))
             self.requests.append((request_id, options))
         self.before(model_name)
-        example = measurement(
-            request_id, median_ms=len(model.data) / 1e4 * self.slower(model_name, mode)
-        )
+        example = measurement(request_id, median_ms=len(model.data) / 1e4 * self.slower(model_name, mode))
         return replace(
             example,
             model_sha256=model.sha256,
