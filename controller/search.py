@@ -5,7 +5,8 @@ one only when the window of open candidates has a place. So what it asks for dep
 on which of them came first, and a run that was killed goes on as one that never stopped.
 
 Inside the window boards measure ahead while the accelerator trains, except a board that is this machine:
-while it measures, nothing trains.
+while it measures, nothing trains. Where there is no other board, candidates come one by one, each chosen with all that
+is known of those before it.
 """
 
 import logging
@@ -33,7 +34,8 @@ from controller.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-_WINDOW = 4  # candidates open at a time: one trains, the others are measured ahead of it
+_WINDOW = 4  # candidates open at a time where boards measure ahead: one trains, the others are measured
+_LATE = 4  # candidates that are asked for once the time is over, while none is good for anything
 _REJECTED_IN_A_ROW = 1000
 _REPEATED_IN_A_ROW = 1000
 _UNUSABLE_IN_A_ROW = 8
@@ -130,7 +132,9 @@ class Search:
         self._asked: dict[str, None] = {}
         self._told: list[Trial] = []
         self._window: deque[Candidate] = deque()
+        self._places = 1 if all(board.shares_processor for board in boards.values()) else _WINDOW
         self._exhausted = False
+        self._late = 0
         self._unusable: list[Trial] = []
 
     @property
@@ -193,15 +197,15 @@ class Search:
             self._report(step.activity)
 
     def _search(self) -> list[Trial]:
-        """Return the front, confirmed; where that leaves nothing good, after those that were left open for want of time."""
+        """Return the front, confirmed; where that leaves nothing good, after what was left open, and a few more."""
         self._learn()
-        self._fill()
         while True:
+            self._fill()
             self._evaluate_window()
             best = self._confirm_front()
-            if best or not self._window:
-                return best
             left, self._window = self._window, deque()
+            if best or not (left or self._wants_more()):
+                return best
             for candidate in left:
                 self._open(candidate.trial)
 
@@ -226,7 +230,7 @@ class Search:
                 self._fill()
 
     def _fill(self) -> None:
-        while len(self._window) < _WINDOW and self._wants_more():
+        while len(self._window) < self._places and self._wants_more():
             trial = self._ask()
             if trial is None:
                 self._exhausted = True
@@ -235,8 +239,11 @@ class Search:
             self._open(trial)
 
     def _wants_more(self) -> bool:
-        if self._exhausted or self._left_s() <= 0:
+        if self._exhausted:
             return False
+        if self._left_s() <= 0:
+            # Whoever gave the time wants something for it.
+            return self._late < _LATE and not any(trial.feasible for trial in self._told)
         return self._budget.trials is None or self._evaluated() + len(self._window) < self._budget.trials
 
     def _left_s(self) -> float:
@@ -279,6 +286,7 @@ class Search:
                 return None
             trial = Trial(index=len(self._asked), architecture=asked[0])
             if trial.id not in self._asked:
+                self._late += self._left_s() <= 0
                 self._asked[trial.id] = None
                 self._store.save_asked(self._run.id, trial, self._algorithm.state())
                 return trial

@@ -44,10 +44,10 @@ from controller.core.protocols import Problem, Rng
 from controller.core.trial import Trial
 
 _WHOLE_NETWORKS = 4  # timed as a whole, to rescale the sums of their operators' times
-_TRIED = 4  # networks that are measured before one is chosen, at most
+_TRIED = 3  # networks that are measured before one is chosen, at most
 _COMPARED = 4  # samples of the mixture on each batch that it learns from
 _WATCHED = 8  # networks whose mean loss is the curve of a supernet that samples
-_SHARE_OF_TIME = 0.33  # that may be spent on learning, of what a search has left once operators are timed
+_SHARE_OF_TIME = 0.3  # that may be spent on learning, of what a search has left once operators are timed
 _AT_TARGET = 8  # proposals that use all the room that a target leaves, before others are of interest
 
 

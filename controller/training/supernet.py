@@ -27,8 +27,8 @@ _MOST_CLIPPED = 5.0  # norm of a gradient step
 _SHIFT = 0.01  # norm by which weights are moved for finite differences
 _RATE_SHARE = 0.5  # of the recipe's peak learning rate: a supernet has no schedule that begins gently
 _LEAST_RATE = 0.02  # of its own peak, at the end
-_JUDGED = 500  # images that `loss` is computed on, at most
-_JUDGED_BATCH = 250
+_JUDGED = 300  # images that `loss` is computed on, at most
+_JUDGED_BATCH = 150
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -139,7 +139,7 @@ class TrainedSupernet:
 
     @torch.no_grad()
     def loss(self, coefficients: Coefficients) -> tuple[float, float]:
-        """Return loss and accuracy on up to 500 images of the half that mixtures learn from, without augmentation."""
+        """Return loss and accuracy on up to 300 images of the half that mixtures learn from, without augmentation."""
         self._mix(self._tensors(coefficients))
         held = self._halves[1]
         total, correct, count = 0.0, 0, min(_JUDGED, len(held))

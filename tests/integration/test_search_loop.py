@@ -377,9 +377,11 @@ def test_time_budget_that_is_over_before_anything_is_known_still_finds_something
     assert laboratory.search(laboratory.run(), budget=Budget.parse("0.1s")).run()
 
 
-def test_time_that_ends_with_a_candidate_that_fails_when_confirmed_goes_on_for_those_left_open(
-    laboratory: Laboratory,
+@pytest.mark.parametrize("shares_processor", [False, True])
+def test_time_that_ends_with_a_candidate_that_fails_when_confirmed_goes_on_for_another(
+    laboratory: Laboratory, shares_processor: bool
 ) -> None:
+    laboratory.shares_processor = shares_processor
     confirmed: list[str] = []
 
     def slower(name: str, mode: MeasurementMode) -> float:
@@ -395,6 +397,34 @@ def test_time_that_ends_with_a_candidate_that_fails_when_confirmed_goes_on_for_t
 
     assert [trial.id for trial in best] == confirmed[1:]
     assert len(confirmed) == 2
+
+
+def test_time_that_is_over_is_not_spent_on_one_candidate_after_the_other_that_is_good_for_nothing(
+    laboratory: Laboratory,
+) -> None:
+    laboratory.shares_processor = True
+    laboratory.constraints = ("latency_ms<=0.001",)
+    run = laboratory.run()
+
+    assert laboratory.search(run, budget=Budget.parse("0.1s")).run() == []
+
+    assert 1 <= len(laboratory.store.trials(run.id).trials) <= 8
+
+
+def test_candidates_come_one_by_one_where_no_board_measures_ahead(laboratory: Laboratory) -> None:
+    laboratory.shares_processor = True
+    open_at_once: list[int] = []
+
+    class Watched(Evolution):
+        def ask(self, count: int) -> list[Architecture]:
+            saved = laboratory.store.trials(run.id)
+            open_at_once.append(len(saved.trials) - saved.told)
+            return super().ask(count)
+
+    run = laboratory.run()
+    laboratory.search(run, Watched(laboratory.problem, seed=0, population=4)).run()
+
+    assert open_at_once == [0] * 6
 
 
 def _require(condition: bool) -> None:
