@@ -10,7 +10,6 @@ is known of those before it.
 """
 
 import logging
-import math
 import statistics
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.core.architecture import Architecture
-from controller.core.budget import Budget
+from controller.core.budget import Budget, counted
 from controller.core.errors import ConfigurationError, DeviceError, SearchStoppedError, StoreError
 from controller.core.learning import CurvedAlgorithm, LearningAlgorithm
 from controller.core.protocols import Allocation, Problem, SearchAlgorithm
@@ -39,11 +38,6 @@ _LATE = 4  # candidates that are asked for once the time is over, while none is 
 _REJECTED_IN_A_ROW = 1000
 _REPEATED_IN_A_ROW = 1000
 _UNUSABLE_IN_A_ROW = 8
-_CONFIRMING_S = 20.0  # one candidate of the front: ten seconds are timed at least, and test images judged
-_THOROUGH = (
-    4.0  # times as long as during the search, on average: a board waits for a calm moment and measures again
-)
-_CONFIRMING_SHARE = 0.25  # of a budget of time is kept for confirming the front at most
 _DISTURBED_IN_A_ROW = 4  # each takes two jobs, in which the agent waits for a calm board for minutes
 
 
@@ -244,18 +238,11 @@ class Search:
         if self._left_s() <= 0:
             # Whoever gave the time wants something for it.
             return self._late < _LATE and not any(trial.feasible for trial in self._told)
-        return self._budget.trials is None or self._evaluated() + len(self._window) < self._budget.trials
+        return self._budget.trials is None or self._counted() + len(self._window) < self._budget.trials
 
     def _left_s(self) -> float:
-        """Return the time that is left for candidates; infinite where the budget is no time."""
-        if self._budget.seconds is None:
-            return math.inf
-        count = len(front(self._objectives, self._told)) + 1  # the next candidate may join them
-        # How calm a board is tells more of how long it takes than what one candidate took.
-        measuring_s = [trial.measuring_s for trial in self._told if trial.measuring_s]
-        each_s = _CONFIRMING_S + _THOROUGH * (statistics.fmean(measuring_s) if measuring_s else 0.0)
-        kept_s = min(count * each_s, _CONFIRMING_SHARE * self._budget.seconds)
-        return self._budget.seconds - kept_s - self._elapsed_s()
+        best = front(self._objectives, self._told)
+        return self._budget.left_s(self._elapsed_s(), self._told, len(best))
 
     def _out_of_time(self, next_to_train: Candidate | None) -> bool:
         """Return whether the time would be over before the next candidate was known.
@@ -269,14 +256,8 @@ class Search:
             return self._left_s() <= 0 and not any(candidate.trial.epochs for candidate in self._window)
         return self._left_s() <= statistics.median(trial.training_s for trial in self._told if trial.feasible)
 
-    def _evaluated(self) -> float:
-        """Return how many candidates count against the budget.
-
-        A rejected one cost next to nothing, and one whose training was stopped its share of the epochs.
-        """
-        stopped = [trial for trial in self._told if trial.state is TrialState.STOPPED]
-        others = sum(trial.state not in (TrialState.REJECTED, TrialState.STOPPED) for trial in self._told)
-        return others + sum(trial.epochs for trial in stopped) / self._epochs
+    def _counted(self) -> float:
+        return counted(self._told, self._epochs)
 
     def _ask(self) -> Trial | None:
         """Return a new trial, saved; None where the algorithm has nothing new to propose."""
@@ -395,7 +376,7 @@ class Search:
         return self._run.elapsed_s + time.monotonic() - self._started
 
     def _report(self, activity: str) -> None:
-        elapsed_s, evaluated = self._elapsed_s(), self._evaluated()
+        elapsed_s, evaluated = self._elapsed_s(), self._counted()
         left_s = None
         if self._budget.seconds is not None:
             left_s = max(0.0, self._budget.seconds - elapsed_s)

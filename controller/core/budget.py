@@ -1,11 +1,18 @@
 """How long a search may go on."""
 
+import math
 import re
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controller.core.errors import ConfigurationError
+from controller.core.trial import Trial, TrialState
 
 _MOST = 1e12
+_CONFIRMING_S = 20.0  # one candidate of the front: ten seconds are timed at least, and test images judged
+_THOROUGH = 4.0  # times as long as in the search, on average: boards wait for calm, and measure again
+_CONFIRMING_SHARE = 0.25  # of a budget of time is kept for confirming the front at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,3 +38,31 @@ class Budget:
         if not match["unit"]:
             return cls(trials=int(number))
         return cls(seconds=number * {"s": 1, "m": 60, "h": 3600}[match["unit"]])
+
+    def left_s(self, elapsed_s: float, told: Sequence[Trial], best: int) -> float:
+        """Return the time that is left for candidates, without what confirming the front is likely to take.
+
+        Args:
+            elapsed_s: Spent by now.
+            told: Candidates that are known: how calm the boards are tells more of how long one will take than what that
+                one took before.
+            best: How many of them are to be confirmed; the next may join them.
+
+        Returns:
+            Seconds, below 0 where it is over; infinite where the budget is no time.
+        """
+        if self.seconds is None:
+            return math.inf
+        measuring_s = [trial.measuring_s for trial in told if trial.measuring_s]
+        each_s = _CONFIRMING_S + _THOROUGH * (statistics.fmean(measuring_s) if measuring_s else 0.0)
+        return self.seconds - min((best + 1) * each_s, _CONFIRMING_SHARE * self.seconds) - elapsed_s
+
+
+def counted(told: Sequence[Trial], epochs: int) -> float:
+    """Return how many candidates count against a budget of them.
+
+    A rejected one cost next to nothing, and one whose training was stopped its share of the epochs.
+    """
+    stopped = [trial for trial in told if trial.state is TrialState.STOPPED]
+    others = sum(trial.state not in (TrialState.REJECTED, TrialState.STOPPED) for trial in told)
+    return others + sum(trial.epochs for trial in stopped) / epochs
