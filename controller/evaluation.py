@@ -137,6 +137,8 @@ class Evaluator:
         self._options = {
             name: MeasurementOptions(threads=threads, energy=name in for_energy) for name in boards
         }
+        # Whoever chooses by flagged figures has no use for a second attempt at others, until the front is confirmed.
+        self._search_attempts = 1 if keep_flagged else 0
         self._trainer = trainer
         self._recipe = recipe
         self._allocation = allocation
@@ -274,10 +276,10 @@ class Evaluator:
         """
         started = time.monotonic()
         module = seeded_module(network, self._recipe.seed)
-        mode = _SEARCH
+        mode, options = _SEARCH, replace(self._options[device], most_attempts=self._search_attempts)
         if weights is not None:
             module.load_state_dict(weights)
-            mode = _FULL
+            mode, options = _FULL, self._options[device]
         model = export(module, ModelFormat.ONNX)
         # The digest keeps a request apart from one for the bytes that another version exported.
         request_id = f"{self._request_id(trial, device, mode)}-{model.sha256[:8]}"
@@ -286,7 +288,7 @@ class Evaluator:
             request_id=request_id + _AGAIN if again else request_id,
             model_name=trial.id,
             mode=mode,
-            options=self._options[device],
+            options=options,
         )
         self._store.save_measurement(self._run_id, trial.id, device, measurement)
         if mode is _FULL:

@@ -29,6 +29,7 @@ class SearchLaboratory:
         recipe: How networks are trained.
         boards: Devices by name.
         threads: Threads inside one operator on every board; 0 for as many as it has physical cores.
+        keep_flagged: Whether flagged figures do, so that nothing is measured again for their sake.
     """
 
     def __init__(
@@ -40,13 +41,16 @@ class SearchLaboratory:
         recipe: TrainingRecipe,
         boards: Mapping[str, Board],
         threads: int,
+        keep_flagged: bool,
     ) -> None:
         self._run_id = run_id
         self._store = store
         self._trainer = trainer
         self._recipe = recipe
         self._boards = boards
-        self._options = MeasurementOptions(threads=threads, profile=True)
+        self._options = MeasurementOptions(
+            threads=threads, profile=True, most_attempts=1 if keep_flagged else 0
+        )
 
     def supernet(self, network: Network) -> TrainedSupernet:
         """Return an untrained supernet."""

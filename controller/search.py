@@ -118,7 +118,13 @@ class Search:
             allocation=algorithm if isinstance(algorithm, Allocation) else None,
         )
         self._laboratory = SearchLaboratory(
-            run_id=run.id, store=store, trainer=trainer, recipe=recipe, boards=boards, threads=threads
+            run_id=run.id,
+            store=store,
+            trainer=trainer,
+            recipe=recipe,
+            boards=boards,
+            threads=threads,
+            keep_flagged=keep_flagged,
         )
         self._epochs = recipe.epochs
         self._volume = CoveredVolume(self._objectives)
@@ -238,7 +244,10 @@ class Search:
         if self._left_s() <= 0:
             # Whoever gave the time wants something for it.
             return self._late < _LATE and not any(trial.feasible for trial in self._told)
-        return self._budget.trials is None or self._counted() + len(self._window) < self._budget.trials
+        return (
+            self._budget.trials is None
+            or counted(self._told, self._epochs) + len(self._window) < self._budget.trials
+        )
 
     def _left_s(self) -> float:
         best = front(self._objectives, self._told)
@@ -255,9 +264,6 @@ class Search:
             # What has cost training is not given up for want of a measurement.
             return self._left_s() <= 0 and not any(candidate.trial.epochs for candidate in self._window)
         return self._left_s() <= statistics.median(trial.training_s for trial in self._told if trial.feasible)
-
-    def _counted(self) -> float:
-        return counted(self._told, self._epochs)
 
     def _ask(self) -> Trial | None:
         """Return a new trial, saved; None where the algorithm has nothing new to propose."""
@@ -376,7 +382,7 @@ class Search:
         return self._run.elapsed_s + time.monotonic() - self._started
 
     def _report(self, activity: str) -> None:
-        elapsed_s, evaluated = self._elapsed_s(), self._counted()
+        elapsed_s, evaluated = self._elapsed_s(), counted(self._told, self._epochs)
         left_s = None
         if self._budget.seconds is not None:
             left_s = max(0.0, self._budget.seconds - elapsed_s)

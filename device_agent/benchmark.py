@@ -136,6 +136,7 @@ class BenchmarkSpec:
         cpu_affinity: Processors to bind the threads to, one for each, which not every runtime can: then they share
             them. Empty lets the system place them.
         time_limit_s: The caller's own limit for the job; None for the agent's.
+        most_attempts: The caller's own limit for how often flags have the model measured; None for the agent's.
         profile: Whether to time each operator as well.
         energy: Whether to measure energy as well.
         power_source: Where from; empty for the best source.
@@ -153,6 +154,7 @@ class BenchmarkSpec:
     input_data: InputData = InputData.RANDOM
     cpu_affinity: tuple[int, ...] = ()
     time_limit_s: float | None = None
+    most_attempts: int | None = None
     profile: bool = False
     energy: bool = False
     power_source: str = ""

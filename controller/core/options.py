@@ -36,6 +36,7 @@ class MeasurementOptions:
         cpu_affinity: Processors to bind the threads to, one for each, which not every runtime can: then they share
             them. Empty lets the system place them.
         time_limit_s: Give up after so long on the board; 0 for the agent's own limit.
+        most_attempts: Measure so often at most where flags say that something disturbed the figures; 0 for the agent's own number.
         profile: Also tell where the time goes, in a pass of its own.
         energy: Also measure energy, in a pass of its own.
         power_source: Where energy is read; empty for the best source.
@@ -51,6 +52,7 @@ class MeasurementOptions:
     seed: int = 0
     cpu_affinity: tuple[int, ...] = ()
     time_limit_s: float = 0.0
+    most_attempts: int = 0
     profile: bool = False
     energy: bool = False
     power_source: str = ""

@@ -111,6 +111,7 @@ def spec(options: MeasurementOptions, runtime: str, mode: MeasurementMode) -> be
         input_data=INPUT_DATA[options.input_data],
         cpu_affinity=options.cpu_affinity,
         time_limit_s=options.time_limit_s,
+        most_attempts=options.most_attempts,
         profile=options.profile,
         energy=options.energy,
         power_source=options.power_source,

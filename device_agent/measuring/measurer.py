@@ -272,9 +272,10 @@ class Measurer:
 
     def _another_follows(self, job: Job, found: Attempt, passes_s: float = 0.0) -> bool:
         """Tell whether what was found is to be measured again, which takes as long, and the passes still to come."""
+        attempts = self.config.retries + 1
         return (
             contaminating(flags_of(found)) > 0
-            and job.attempt <= self.config.retries
+            and job.attempt < min(attempts, job.request.spec.most_attempts or attempts)
             and job.has_time_for_another(passes_s)
         )
 

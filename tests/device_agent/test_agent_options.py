@@ -63,6 +63,7 @@ def elaborate(agent: Agent, model: str) -> benchmark_pb2.BenchmarkRecord:
         precision=FLOAT32,
         cpu_affinity=CPUS[-1:],
         time_limit_s=25.0,
+        most_attempts=2,
         profile=True,
     )
     return agent.measure(model, wanted)
@@ -106,6 +107,10 @@ def test_affinity_decides_how_many_threads_there_are(elaborate: benchmark_pb2.Be
 
 def test_callers_time_limit_is_in_the_record(elaborate: benchmark_pb2.BenchmarkRecord):
     assert elaborate.spec.time_limit_s == 25.0
+
+
+def test_callers_number_of_attempts_is_in_the_record(elaborate: benchmark_pb2.BenchmarkRecord):
+    assert elaborate.spec.most_attempts == 2
 
 
 def test_profile_tells_where_the_time_goes(elaborate: benchmark_pb2.BenchmarkRecord):

@@ -11,6 +11,7 @@ from controller.algorithms import RandomSearch
 from controller.core.errors import SearchStoppedError
 from controller.core.measurement import FlagReason, Measurement, MeasurementMode
 from controller.core.objective import Constraint, Objective
+from controller.core.options import MeasurementOptions
 from controller.core.trial import Trial, TrialState, left_out
 from controller.evaluation import TEST_ACCURACY, Board, Candidate, Evaluator
 from controller.store.records import RunState
@@ -114,6 +115,11 @@ def test_flagged_figure_rejects_nothing(laboratory: Laboratory) -> None:
     assert (trial.state, trial.violation) == (TrialState.DISTURBED, 0.0)
 
 
+def modes_asked(laboratory: Laboratory) -> list[tuple[MeasurementMode, MeasurementOptions]]:
+    modes = (mode for _, mode in laboratory.bench.asked)
+    return list(zip(modes, (options for _, options in laboratory.bench.requests), strict=True))
+
+
 def test_search_that_keeps_flagged_figures_chooses_by_them(laboratory: Laboratory) -> None:
     laboratory.bench.flags = lambda _: ("NOISE",)
     run = laboratory.run()
@@ -123,6 +129,9 @@ def test_search_that_keeps_flagged_figures_chooses_by_them(laboratory: Laborator
     assert [trial.state for trial in trials_of(laboratory, run.id)] == [TrialState.COMPLETE] * 6
     assert all(trial.flags == {DEVICE: ("NOISE",)} for trial in best)
     assert len(laboratory.bench.asked) == 6 + len(best)
+    # Nothing is measured again for the sake of flags, but the front.
+    attempts = {(mode, options.most_attempts) for mode, options in modes_asked(laboratory)}
+    assert attempts == {(MeasurementMode.SEARCH, 1), (MeasurementMode.FULL, 0)}
 
 
 def test_front_is_published_with_the_flags_of_its_last_measurement(laboratory: Laboratory) -> None:
@@ -136,6 +145,7 @@ def test_front_is_published_with_the_flags_of_its_last_measurement(laboratory: L
     assert all(trial.feasible and TEST_ACCURACY in trial.values for trial in best)
     confirmed = [name for name, mode in laboratory.bench.asked if mode is MeasurementMode.FULL]
     assert len(confirmed) == len(set(confirmed)) == len(best)
+    assert {options.most_attempts for _, options in modes_asked(laboratory)} == {0}
 
 
 @pytest.mark.parametrize("flag", ["CI_NOT_REACHED", "WARMUP_CAP", "GATE_TIMEOUT"])

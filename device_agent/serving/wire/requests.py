@@ -140,6 +140,7 @@ def _spec_from_wire(spec: benchmark_pb2.BenchmarkSpec, board: Board) -> Benchmar
         input_data=INPUT_DATA.get(spec.input_data, InputData.RANDOM),
         cpu_affinity=cpus,
         time_limit_s=spec.time_limit_s or None,
+        most_attempts=spec.most_attempts or None,
         profile=spec.profile,
         energy=spec.energy,
         power_source=spec.power_source,

@@ -27,51 +27,51 @@ from edgenas.v1 import model_pb2 as edgenas_dot_v1_dot_model__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x64genas/v1/benchmark.proto\x12\nedgenas.v1\x1a\x1c\x65\x64genas/v1/measurement.proto\x1a\x16\x65\x64genas/v1/model.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\nInputShape\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x03(\x04\"\x84\x03\n\rBenchmarkSpec\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\x0f\n\x07threads\x18\x02 \x01(\r\x12,\n\x0cinput_shapes\x18\x03 \x03(\x0b\x32\x16.edgenas.v1.InputShape\x12\x0c\n\x04seed\x18\x04 \x01(\r\x12)\n\x04mode\x18\x05 \x01(\x0e\x32\x1b.edgenas.v1.MeasurementMode\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x12\n\nbatch_size\x18\x07 \x01(\r\x12(\n\tprecision\x18\x08 \x01(\x0e\x32\x15.edgenas.v1.Precision\x12)\n\ninput_data\x18\t \x01(\x0e\x32\x15.edgenas.v1.InputData\x12\x14\n\x0c\x63pu_affinity\x18\n \x03(\r\x12\x14\n\x0ctime_limit_s\x18\x0b \x01(\x01\x12\x0f\n\x07profile\x18\x0c \x01(\x08\x12\x0e\n\x06\x65nergy\x18\r \x01(\x08\x12\x14\n\x0cpower_source\x18\x0e \x01(\t\x12\x0c\n\x04macs\x18\x0f \x01(\x04\"|\n\x13RunBenchmarkRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\'\n\x04spec\x18\x04 \x01(\x0b\x32\x19.edgenas.v1.BenchmarkSpec\"\x8c\x02\n\x0e\x42\x65nchmarkEvent\x12-\n\x06queued\x18\x01 \x01(\x0b\x32\x1b.edgenas.v1.BenchmarkQueuedH\x00\x12/\n\x07started\x18\x02 \x01(\x0b\x32\x1c.edgenas.v1.BenchmarkStartedH\x00\x12\x31\n\x08progress\x18\x03 \x01(\x0b\x32\x1d.edgenas.v1.BenchmarkProgressH\x00\x12-\n\x06result\x18\x04 \x01(\x0b\x32\x1b.edgenas.v1.BenchmarkRecordH\x00\x12/\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1c.edgenas.v1.BenchmarkFailureH\x00\x42\x07\n\x05\x65vent\"#\n\x0f\x42\x65nchmarkQueued\x12\x10\n\x08position\x18\x01 \x01(\r\"\x12\n\x10\x42\x65nchmarkStarted\"_\n\x11\x42\x65nchmarkProgress\x12)\n\x05phase\x18\x01 \x01(\x0e\x32\x1a.edgenas.v1.BenchmarkPhase\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"b\n\x10\x42\x65nchmarkFailure\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.edgenas.v1.FailureReason\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xb6\x02\n\x0f\x42\x65nchmarkRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12-\n\x0cmodel_format\x18\x04 \x01(\x0e\x32\x17.edgenas.v1.ModelFormat\x12\'\n\x04spec\x18\x05 \x01(\x0b\x32\x19.edgenas.v1.BenchmarkSpec\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x0bmeasurement\x18\x08 \x01(\x0b\x32\x17.edgenas.v1.Measurement\",\n\x16\x43\x61ncelBenchmarkRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\",\n\x17\x43\x61ncelBenchmarkResponse\x12\x11\n\tcancelled\x18\x01 \x01(\x08\")\n\x13GetBenchmarkRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x82\x02\n\x15ListBenchmarksRequest\x12\x14\n\x0cmodel_sha256\x18\x01 \x01(\t\x12\x0f\n\x07runtime\x18\x02 \x01(\t\x12\x31\n\rstarted_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x12\n\nmodel_name\x18\x06 \x01(\t\x12\x32\n\x0estarted_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x07\x66lagged\x18\x08 \x01(\x08H\x00\x88\x01\x01\x42\n\n\x08_flagged\"b\n\x16ListBenchmarksResponse\x12/\n\nbenchmarks\x18\x01 \x03(\x0b\x32\x1b.edgenas.v1.BenchmarkRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*k\n\x0fMeasurementMode\x12 \n\x1cMEASUREMENT_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17MEASUREMENT_MODE_SEARCH\x10\x01\x12\x19\n\x15MEASUREMENT_MODE_FULL\x10\x02*l\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x15\n\x11PRECISION_FLOAT16\x10\x02\x12\x16\n\x12PRECISION_INT8_QDQ\x10\x03*T\n\tInputData\x12\x1a\n\x16INPUT_DATA_UNSPECIFIED\x10\x00\x12\x15\n\x11INPUT_DATA_RANDOM\x10\x01\x12\x14\n\x10INPUT_DATA_ZEROS\x10\x02*\xf4\x01\n\x0e\x42\x65nchmarkPhase\x12\x1f\n\x1b\x42\x45NCHMARK_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x45NCHMARK_PHASE_LOAD\x10\x01\x12\x1b\n\x17\x42\x45NCHMARK_PHASE_WARM_UP\x10\x02\x12\x1b\n\x17\x42\x45NCHMARK_PHASE_MEASURE\x10\x03\x12\x18\n\x14\x42\x45NCHMARK_PHASE_GATE\x10\x04\x12\x1a\n\x16\x42\x45NCHMARK_PHASE_CANARY\x10\x05\x12\x1a\n\x16\x42\x45NCHMARK_PHASE_ENERGY\x10\x06\x12\x1b\n\x17\x42\x45NCHMARK_PHASE_PROFILE\x10\x07*\xfd\x03\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x46\x41ILURE_REASON_INVALID_MODEL\x10\x01\x12\x1f\n\x1b\x46\x41ILURE_REASON_INVALID_SPEC\x10\x02\x12\x1e\n\x1a\x46\x41ILURE_REASON_WORKER_DIED\x10\x03\x12\x1c\n\x18\x46\x41ILURE_REASON_TIMED_OUT\x10\x04\x12\x1c\n\x18\x46\x41ILURE_REASON_CANCELLED\x10\x05\x12 \n\x1c\x46\x41ILURE_REASON_OUT_OF_MEMORY\x10\x06\x12 \n\x1c\x46\x41ILURE_REASON_INVALID_SHAPE\x10\x07\x12\x1d\n\x19\x46\x41ILURE_REASON_OPEN_SHAPE\x10\x08\x12$\n FAILURE_REASON_UNSUPPORTED_OPSET\x10\t\x12\'\n#FAILURE_REASON_UNSUPPORTED_OPERATOR\x10\n\x12 \n\x1c\x46\x41ILURE_REASON_EXTERNAL_DATA\x10\x0b\x12\"\n\x1e\x46\x41ILURE_REASON_CUSTOM_OPERATOR\x10\x0c\x12\x17\n\x13\x46\x41ILURE_REASON_LOST\x10\r\x12\x1c\n\x18\x46\x41ILURE_REASON_ABANDONED\x10\x0e\x32\xe4\x02\n\x10\x42\x65nchmarkService\x12M\n\x0cRunBenchmark\x12\x1f.edgenas.v1.RunBenchmarkRequest\x1a\x1a.edgenas.v1.BenchmarkEvent0\x01\x12Z\n\x0f\x43\x61ncelBenchmark\x12\".edgenas.v1.CancelBenchmarkRequest\x1a#.edgenas.v1.CancelBenchmarkResponse\x12L\n\x0cGetBenchmark\x12\x1f.edgenas.v1.GetBenchmarkRequest\x1a\x1b.edgenas.v1.BenchmarkRecord\x12W\n\x0eListBenchmarks\x12!.edgenas.v1.ListBenchmarksRequest\x1a\".edgenas.v1.ListBenchmarksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x64genas/v1/benchmark.proto\x12\nedgenas.v1\x1a\x1c\x65\x64genas/v1/measurement.proto\x1a\x16\x65\x64genas/v1/model.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\nInputShape\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x03(\x04\"\x9b\x03\n\rBenchmarkSpec\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\x0f\n\x07threads\x18\x02 \x01(\r\x12,\n\x0cinput_shapes\x18\x03 \x03(\x0b\x32\x16.edgenas.v1.InputShape\x12\x0c\n\x04seed\x18\x04 \x01(\r\x12)\n\x04mode\x18\x05 \x01(\x0e\x32\x1b.edgenas.v1.MeasurementMode\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x12\n\nbatch_size\x18\x07 \x01(\r\x12(\n\tprecision\x18\x08 \x01(\x0e\x32\x15.edgenas.v1.Precision\x12)\n\ninput_data\x18\t \x01(\x0e\x32\x15.edgenas.v1.InputData\x12\x14\n\x0c\x63pu_affinity\x18\n \x03(\r\x12\x14\n\x0ctime_limit_s\x18\x0b \x01(\x01\x12\x0f\n\x07profile\x18\x0c \x01(\x08\x12\x0e\n\x06\x65nergy\x18\r \x01(\x08\x12\x14\n\x0cpower_source\x18\x0e \x01(\t\x12\x0c\n\x04macs\x18\x0f \x01(\x04\x12\x15\n\rmost_attempts\x18\x10 \x01(\r\"|\n\x13RunBenchmarkRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\'\n\x04spec\x18\x04 \x01(\x0b\x32\x19.edgenas.v1.BenchmarkSpec\"\x8c\x02\n\x0e\x42\x65nchmarkEvent\x12-\n\x06queued\x18\x01 \x01(\x0b\x32\x1b.edgenas.v1.BenchmarkQueuedH\x00\x12/\n\x07started\x18\x02 \x01(\x0b\x32\x1c.edgenas.v1.BenchmarkStartedH\x00\x12\x31\n\x08progress\x18\x03 \x01(\x0b\x32\x1d.edgenas.v1.BenchmarkProgressH\x00\x12-\n\x06result\x18\x04 \x01(\x0b\x32\x1b.edgenas.v1.BenchmarkRecordH\x00\x12/\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1c.edgenas.v1.BenchmarkFailureH\x00\x42\x07\n\x05\x65vent\"#\n\x0f\x42\x65nchmarkQueued\x12\x10\n\x08position\x18\x01 \x01(\r\"\x12\n\x10\x42\x65nchmarkStarted\"_\n\x11\x42\x65nchmarkProgress\x12)\n\x05phase\x18\x01 \x01(\x0e\x32\x1a.edgenas.v1.BenchmarkPhase\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"b\n\x10\x42\x65nchmarkFailure\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.edgenas.v1.FailureReason\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xb6\x02\n\x0f\x42\x65nchmarkRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cmodel_sha256\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12-\n\x0cmodel_format\x18\x04 \x01(\x0e\x32\x17.edgenas.v1.ModelFormat\x12\'\n\x04spec\x18\x05 \x01(\x0b\x32\x19.edgenas.v1.BenchmarkSpec\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x0bmeasurement\x18\x08 \x01(\x0b\x32\x17.edgenas.v1.Measurement\",\n\x16\x43\x61ncelBenchmarkRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\",\n\x17\x43\x61ncelBenchmarkResponse\x12\x11\n\tcancelled\x18\x01 \x01(\x08\")\n\x13GetBenchmarkRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x82\x02\n\x15ListBenchmarksRequest\x12\x14\n\x0cmodel_sha256\x18\x01 \x01(\t\x12\x0f\n\x07runtime\x18\x02 \x01(\t\x12\x31\n\rstarted_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x12\n\nmodel_name\x18\x06 \x01(\t\x12\x32\n\x0estarted_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x07\x66lagged\x18\x08 \x01(\x08H\x00\x88\x01\x01\x42\n\n\x08_flagged\"b\n\x16ListBenchmarksResponse\x12/\n\nbenchmarks\x18\x01 \x03(\x0b\x32\x1b.edgenas.v1.BenchmarkRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*k\n\x0fMeasurementMode\x12 \n\x1cMEASUREMENT_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17MEASUREMENT_MODE_SEARCH\x10\x01\x12\x19\n\x15MEASUREMENT_MODE_FULL\x10\x02*l\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x15\n\x11PRECISION_FLOAT32\x10\x01\x12\x15\n\x11PRECISION_FLOAT16\x10\x02\x12\x16\n\x12PRECISION_INT8_QDQ\x10\x03*T\n\tInputData\x12\x1a\n\x16INPUT_DATA_UNSPECIFIED\x10\x00\x12\x15\n\x11INPUT_DATA_RANDOM\x10\x01\x12\x14\n\x10INPUT_DATA_ZEROS\x10\x02*\xf4\x01\n\x0e\x42\x65nchmarkPhase\x12\x1f\n\x1b\x42\x45NCHMARK_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x45NCHMARK_PHASE_LOAD\x10\x01\x12\x1b\n\x17\x42\x45NCHMARK_PHASE_WARM_UP\x10\x02\x12\x1b\n\x17\x42\x45NCHMARK_PHASE_MEASURE\x10\x03\x12\x18\n\x14\x42\x45NCHMARK_PHASE_GATE\x10\x04\x12\x1a\n\x16\x42\x45NCHMARK_PHASE_CANARY\x10\x05\x12\x1a\n\x16\x42\x45NCHMARK_PHASE_ENERGY\x10\x06\x12\x1b\n\x17\x42\x45NCHMARK_PHASE_PROFILE\x10\x07*\xfd\x03\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x46\x41ILURE_REASON_INVALID_MODEL\x10\x01\x12\x1f\n\x1b\x46\x41ILURE_REASON_INVALID_SPEC\x10\x02\x12\x1e\n\x1a\x46\x41ILURE_REASON_WORKER_DIED\x10\x03\x12\x1c\n\x18\x46\x41ILURE_REASON_TIMED_OUT\x10\x04\x12\x1c\n\x18\x46\x41ILURE_REASON_CANCELLED\x10\x05\x12 \n\x1c\x46\x41ILURE_REASON_OUT_OF_MEMORY\x10\x06\x12 \n\x1c\x46\x41ILURE_REASON_INVALID_SHAPE\x10\x07\x12\x1d\n\x19\x46\x41ILURE_REASON_OPEN_SHAPE\x10\x08\x12$\n FAILURE_REASON_UNSUPPORTED_OPSET\x10\t\x12\'\n#FAILURE_REASON_UNSUPPORTED_OPERATOR\x10\n\x12 \n\x1c\x46\x41ILURE_REASON_EXTERNAL_DATA\x10\x0b\x12\"\n\x1e\x46\x41ILURE_REASON_CUSTOM_OPERATOR\x10\x0c\x12\x17\n\x13\x46\x41ILURE_REASON_LOST\x10\r\x12\x1c\n\x18\x46\x41ILURE_REASON_ABANDONED\x10\x0e\x32\xe4\x02\n\x10\x42\x65nchmarkService\x12M\n\x0cRunBenchmark\x12\x1f.edgenas.v1.RunBenchmarkRequest\x1a\x1a.edgenas.v1.BenchmarkEvent0\x01\x12Z\n\x0f\x43\x61ncelBenchmark\x12\".edgenas.v1.CancelBenchmarkRequest\x1a#.edgenas.v1.CancelBenchmarkResponse\x12L\n\x0cGetBenchmark\x12\x1f.edgenas.v1.GetBenchmarkRequest\x1a\x1b.edgenas.v1.BenchmarkRecord\x12W\n\x0eListBenchmarks\x12!.edgenas.v1.ListBenchmarksRequest\x1a\".edgenas.v1.ListBenchmarksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgenas.v1.benchmark_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEASUREMENTMODE']._serialized_start=2028
-  _globals['_MEASUREMENTMODE']._serialized_end=2135
-  _globals['_PRECISION']._serialized_start=2137
-  _globals['_PRECISION']._serialized_end=2245
-  _globals['_INPUTDATA']._serialized_start=2247
-  _globals['_INPUTDATA']._serialized_end=2331
-  _globals['_BENCHMARKPHASE']._serialized_start=2334
-  _globals['_BENCHMARKPHASE']._serialized_end=2578
-  _globals['_FAILUREREASON']._serialized_start=2581
-  _globals['_FAILUREREASON']._serialized_end=3090
+  _globals['_MEASUREMENTMODE']._serialized_start=2051
+  _globals['_MEASUREMENTMODE']._serialized_end=2158
+  _globals['_PRECISION']._serialized_start=2160
+  _globals['_PRECISION']._serialized_end=2268
+  _globals['_INPUTDATA']._serialized_start=2270
+  _globals['_INPUTDATA']._serialized_end=2354
+  _globals['_BENCHMARKPHASE']._serialized_start=2357
+  _globals['_BENCHMARKPHASE']._serialized_end=2601
+  _globals['_FAILUREREASON']._serialized_start=2604
+  _globals['_FAILUREREASON']._serialized_end=3113
   _globals['_INPUTSHAPE']._serialized_start=129
   _globals['_INPUTSHAPE']._serialized_end=175
   _globals['_BENCHMARKSPEC']._serialized_start=178
-  _globals['_BENCHMARKSPEC']._serialized_end=566
-  _globals['_RUNBENCHMARKREQUEST']._serialized_start=568
-  _globals['_RUNBENCHMARKREQUEST']._serialized_end=692
-  _globals['_BENCHMARKEVENT']._serialized_start=695
-  _globals['_BENCHMARKEVENT']._serialized_end=963
-  _globals['_BENCHMARKQUEUED']._serialized_start=965
-  _globals['_BENCHMARKQUEUED']._serialized_end=1000
-  _globals['_BENCHMARKSTARTED']._serialized_start=1002
-  _globals['_BENCHMARKSTARTED']._serialized_end=1020
-  _globals['_BENCHMARKPROGRESS']._serialized_start=1022
-  _globals['_BENCHMARKPROGRESS']._serialized_end=1117
-  _globals['_BENCHMARKFAILURE']._serialized_start=1119
-  _globals['_BENCHMARKFAILURE']._serialized_end=1217
-  _globals['_BENCHMARKRECORD']._serialized_start=1220
-  _globals['_BENCHMARKRECORD']._serialized_end=1530
-  _globals['_CANCELBENCHMARKREQUEST']._serialized_start=1532
-  _globals['_CANCELBENCHMARKREQUEST']._serialized_end=1576
-  _globals['_CANCELBENCHMARKRESPONSE']._serialized_start=1578
-  _globals['_CANCELBENCHMARKRESPONSE']._serialized_end=1622
-  _globals['_GETBENCHMARKREQUEST']._serialized_start=1624
-  _globals['_GETBENCHMARKREQUEST']._serialized_end=1665
-  _globals['_LISTBENCHMARKSREQUEST']._serialized_start=1668
-  _globals['_LISTBENCHMARKSREQUEST']._serialized_end=1926
-  _globals['_LISTBENCHMARKSRESPONSE']._serialized_start=1928
-  _globals['_LISTBENCHMARKSRESPONSE']._serialized_end=2026
-  _globals['_BENCHMARKSERVICE']._serialized_start=3093
-  _globals['_BENCHMARKSERVICE']._serialized_end=3449
+  _globals['_BENCHMARKSPEC']._serialized_end=589
+  _globals['_RUNBENCHMARKREQUEST']._serialized_start=591
+  _globals['_RUNBENCHMARKREQUEST']._serialized_end=715
+  _globals['_BENCHMARKEVENT']._serialized_start=718
+  _globals['_BENCHMARKEVENT']._serialized_end=986
+  _globals['_BENCHMARKQUEUED']._serialized_start=988
+  _globals['_BENCHMARKQUEUED']._serialized_end=1023
+  _globals['_BENCHMARKSTARTED']._serialized_start=1025
+  _globals['_BENCHMARKSTARTED']._serialized_end=1043
+  _globals['_BENCHMARKPROGRESS']._serialized_start=1045
+  _globals['_BENCHMARKPROGRESS']._serialized_end=1140
+  _globals['_BENCHMARKFAILURE']._serialized_start=1142
+  _globals['_BENCHMARKFAILURE']._serialized_end=1240
+  _globals['_BENCHMARKRECORD']._serialized_start=1243
+  _globals['_BENCHMARKRECORD']._serialized_end=1553
+  _globals['_CANCELBENCHMARKREQUEST']._serialized_start=1555
+  _globals['_CANCELBENCHMARKREQUEST']._serialized_end=1599
+  _globals['_CANCELBENCHMARKRESPONSE']._serialized_start=1601
+  _globals['_CANCELBENCHMARKRESPONSE']._serialized_end=1645
+  _globals['_GETBENCHMARKREQUEST']._serialized_start=1647
+  _globals['_GETBENCHMARKREQUEST']._serialized_end=1688
+  _globals['_LISTBENCHMARKSREQUEST']._serialized_start=1691
+  _globals['_LISTBENCHMARKSREQUEST']._serialized_end=1949
+  _globals['_LISTBENCHMARKSRESPONSE']._serialized_start=1951
+  _globals['_LISTBENCHMARKSRESPONSE']._serialized_end=2049
+  _globals['_BENCHMARKSERVICE']._serialized_start=3116
+  _globals['_BENCHMARKSERVICE']._serialized_end=3472
 # @@protoc_insertion_point(module_scope)

@@ -231,6 +231,7 @@ class BenchmarkSpec(google.protobuf.message.Message):
     ENERGY_FIELD_NUMBER: builtins.int
     POWER_SOURCE_FIELD_NUMBER: builtins.int
     MACS_FIELD_NUMBER: builtins.int
+    MOST_ATTEMPTS_FIELD_NUMBER: builtins.int
     runtime: builtins.str
     """Runtime to use, e.g. "onnx"; one of DescribeDeviceResponse.runtimes."""
     threads: builtins.int
@@ -263,6 +264,10 @@ class BenchmarkSpec(google.protobuf.message.Message):
     """Multiply-accumulates of one inference as the caller counts them; only the modelled power source,
     which is a formula, looks at them. 0 where nobody counted.
     """
+    most_attempts: builtins.int
+    """Measure so often at most, although flags say that something disturbed the figures. 0 asks for the agent's
+    own number of attempts, which is never exceeded.
+    """
     @property
     def input_shapes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___InputShape]:
         """Shapes for inputs whose axes the model leaves open. Inputs not named keep the model's shape; an
@@ -293,8 +298,9 @@ class BenchmarkSpec(google.protobuf.message.Message):
         energy: builtins.bool = ...,
         power_source: builtins.str = ...,
         macs: builtins.int = ...,
+        most_attempts: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "cpu_affinity", b"cpu_affinity", "energy", b"energy", "input_data", b"input_data", "input_shapes", b"input_shapes", "macs", b"macs", "mode", b"mode", "power_source", b"power_source", "precision", b"precision", "profile", b"profile", "provider", b"provider", "runtime", b"runtime", "seed", b"seed", "threads", b"threads", "time_limit_s", b"time_limit_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "cpu_affinity", b"cpu_affinity", "energy", b"energy", "input_data", b"input_data", "input_shapes", b"input_shapes", "macs", b"macs", "mode", b"mode", "most_attempts", b"most_attempts", "power_source", b"power_source", "precision", b"precision", "profile", b"profile", "provider", b"provider", "runtime", b"runtime", "seed", b"seed", "threads", b"threads", "time_limit_s", b"time_limit_s"]) -> None: ...
 
 Global___BenchmarkSpec: typing_extensions.TypeAlias = BenchmarkSpec
 

@@ -97,6 +97,17 @@ def test_contaminated_job_is_tried_three_times(throttled: Outcome):
     assert len(throttled.published.discarded) == 2
 
 
+@pytest.mark.parametrize(("most", "attempts"), [(1, 1), (2, 2), (9, 2)])
+def test_contaminated_job_is_tried_no_more_often_than_its_caller_and_the_agent_say(
+    tmp_path: Path, most: int, attempts: int
+):
+    with laboratory(tmp_path, retries=1) as lab:
+        lab.board(cooling_state=3)
+        published = lab.measure(most_attempts=most)
+        assert len(published.discarded) + 1 == attempts
+        assert Flag.THROTTLED in {raised.flag for raised in published.flags}
+
+
 def test_job_that_stays_contaminated_is_published_with_its_flags(throttled: Outcome):
     reason = "cooling device cpufreq-cpu0 in state 3 before and 3 after"
     attempts = [throttled.published.flags, *(entry.flags for entry in throttled.published.discarded)]
