@@ -38,8 +38,9 @@ def foreign_python(tmp_path: Path) -> Callable[[str], str]:
         folder = tmp_path / "foreign"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
         (site,) = folder.glob("lib/python*/site-packages")
-        (site / "libraries.pth").write_text(f"{LIBRARIES}\n")
-        (site / "sitecustomize.py").write_text(start)
+        # Not sitecustomize: Debian's Python has one of its own, which comes first.
+        (site / "foreign_start.py").write_text(start)
+        (site / "libraries.pth").write_text(f"{LIBRARIES}\nimport foreign_start\n")
         python = str(folder / "bin/python")
         lacking = subprocess.run(
             [python, "-c", "import device_agent"],
