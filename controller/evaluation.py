@@ -137,8 +137,7 @@ class Evaluator:
         self._options = {
             name: MeasurementOptions(threads=threads, energy=name in for_energy) for name in boards
         }
-        # Whoever chooses by flagged figures has no use for a second attempt at others, until the front is confirmed.
-        self._search_attempts = 1 if keep_flagged else 0
+        self._search_attempts = attempts_in_search(keep_flagged)
         self._trainer = trainer
         self._recipe = recipe
         self._allocation = allocation
@@ -410,6 +409,14 @@ def devices_named(objectives: Sequence[Objective], constraints: Sequence[Constra
     """Return the devices that objectives and constraints are measured on, each once, in order."""
     wanted = (*objectives, *(constraint.objective for constraint in constraints))
     return list(dict.fromkeys(o.device for o in wanted if o.metric.source is Source.DEVICE and o.device))
+
+
+def attempts_in_search(keep_flagged: bool) -> int:
+    """Return how often a board may measure one model, 0 for as often as it likes, until the front is confirmed.
+
+    Whoever chooses by flagged figures has no use for a second attempt at others.
+    """
+    return 1 if keep_flagged else 0
 
 
 def devices_asked_for_energy(wanted: Sequence[Objective]) -> set[str]:

@@ -7,7 +7,7 @@ from controller.core.learning import Profile
 from controller.core.measurement import Measurement, MeasurementMode, ModelFormat
 from controller.core.network import Network
 from controller.core.options import MeasurementOptions
-from controller.evaluation import Board
+from controller.evaluation import Board, attempts_in_search
 from controller.models.artifact import export
 from controller.models.module import seeded_module
 from controller.store.store import Store
@@ -49,7 +49,7 @@ class SearchLaboratory:
         self._recipe = recipe
         self._boards = boards
         self._options = MeasurementOptions(
-            threads=threads, profile=True, most_attempts=1 if keep_flagged else 0
+            threads=threads, profile=True, most_attempts=attempts_in_search(keep_flagged)
         )
 
     def supernet(self, network: Network) -> TrainedSupernet:
