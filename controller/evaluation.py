@@ -79,6 +79,7 @@ class Candidate:
     Attributes:
         trial: What is known of it.
         network: What its architecture lowers to.
+        most_attempts: How often flags may have a board measure it in one job; 0 for as often as the board likes.
         weights: What it was trained to, where it is measured for the front.
         measuring: Answers that are awaited, by device.
         evidence: Why its latest figures may not be the model's own, by device.
@@ -86,6 +87,7 @@ class Candidate:
 
     trial: Trial
     network: Network
+    most_attempts: int
     weights: Mapping[str, torch.Tensor] | None = None
     measuring: dict[str, Future[tuple[Measurement, float]]] = field(default_factory=dict)
     evidence: dict[str, str] = field(default_factory=dict)
@@ -161,7 +163,7 @@ class Evaluator:
             trial: New, or partly evaluated by an earlier process.
             network: What its architecture lowers to.
         """
-        candidate = Candidate(trial=trial, network=network)
+        candidate = Candidate(trial=trial, network=network, most_attempts=self._search_attempts)
         if trial.finished:
             return candidate
         self._learn(candidate, {**trial.values, **analyse(network)})
@@ -241,10 +243,16 @@ class Evaluator:
         )
         return measured and TEST_ACCURACY in trial.values
 
-    def confirm(self, trial: Trial, network: Network) -> Trial:
-        """Return a trained trial measured thoroughly with its weights, and judged on the test images."""
+    def confirm(self, trial: Trial, network: Network, *, in_haste: bool = False) -> Trial:
+        """Return a trained trial measured thoroughly with its weights, and judged on the test images.
+
+        Args:
+            trial: Trained and measured in the search.
+            network: What its architecture lowers to.
+            in_haste: Whether boards are to measure once only, whatever disturbs them.
+        """
         weights = self._store.weights(self._run_id, trial.id)
-        candidate = Candidate(trial=trial, network=network, weights=weights)
+        candidate = Candidate(trial=trial, network=network, most_attempts=int(in_haste), weights=weights)
         module = NetworkModule(network)
         module.load_state_dict(weights)
         self._learn(candidate, {**trial.values, TEST_ACCURACY: self._trainer.test_accuracy(module)})
@@ -257,7 +265,13 @@ class Evaluator:
 
     def _submit(self, candidate: Candidate, device: str, *, again: bool = False) -> None:
         candidate.measuring[device] = self._pools[device].submit(
-            self._measure, candidate.trial, candidate.network, device, candidate.weights, again=again
+            self._measure,
+            candidate.trial,
+            candidate.network,
+            device,
+            replace(self._options[device], most_attempts=candidate.most_attempts),
+            candidate.weights,
+            again=again,
         )
 
     def _measure(
@@ -265,6 +279,7 @@ class Evaluator:
         trial: Trial,
         network: Network,
         device: str,
+        options: MeasurementOptions,
         weights: Mapping[str, torch.Tensor] | None,
         *,
         again: bool,
@@ -275,10 +290,10 @@ class Evaluator:
         """
         started = time.monotonic()
         module = seeded_module(network, self._recipe.seed)
-        mode, options = _SEARCH, replace(self._options[device], most_attempts=self._search_attempts)
+        mode = _SEARCH
         if weights is not None:
             module.load_state_dict(weights)
-            mode, options = _FULL, self._options[device]
+            mode = _FULL
         model = export(module, ModelFormat.ONNX)
         # The digest keeps a request apart from one for the bytes that another version exported.
         request_id = f"{self._request_id(trial, device, mode)}-{model.sha256[:8]}"
@@ -322,18 +337,22 @@ class Evaluator:
             measurements={**candidate.trial.measurements, device: measurement.request_id},
             flags=_flags(candidate.trial.flags, device, measurement.flags),
         )
-        figures = {f"{name}@{device}": value for name, value in measurement.metrics.items()}
-        self._learn(candidate, {**candidate.trial.values, **figures})
+        self._learn(candidate, {**candidate.trial.values, **_figures(device, measurement)})
 
     def _is_doubtful(
         self, candidate: Candidate, device: str, measurement: Measurement, missing: Sequence[str]
     ) -> bool:
         """Return whether another job may well answer better, and the answer matters.
 
-        Figures of the front are published with their flags; the agent has tried more than once.
+        Figures of the front are published with their flags, for the agent has tried more than once. Where it was asked to
+        try once, that is too little to turn a candidate down for.
         """
         chosen_by = device in self._decisive_devices and measurement.mode is _SEARCH
-        doubtful = "energy_mj" in missing or (chosen_by and bool(measurement.contaminated))
+        turned_down = candidate.most_attempts == 1 and broken(
+            self._constraints, _figures(device, measurement)
+        )
+        disturbed = bool(measurement.contaminated) and bool(chosen_by or turned_down)
+        doubtful = "energy_mj" in missing or disturbed
         return doubtful and candidate.trial.state in (TrialState.PENDING, TrialState.COMPLETE)
 
     def _disturbed(self, trial: Trial) -> dict[str, list[str]]:
@@ -383,6 +402,10 @@ class Evaluator:
     ) -> None:
         candidate.trial = trial
         self._store.save_trial(self._run_id, trial, weights)
+
+
+def _figures(device: str, measurement: Measurement) -> dict[str, float]:
+    return {f"{name}@{device}": value for name, value in measurement.metrics.items()}
 
 
 def _flags(

@@ -57,7 +57,7 @@ class SearchLaboratory:
         return TrainedSupernet(self._trainer, network, self._recipe)
 
     def profile(self, network: Network, device: str) -> Profile:
-        """Return a network's time on a device as a whole and by layer, measured and saved.
+        """Return a network's time on a device as a whole and by layer, measured, saved, and put to the device's usual speed.
 
         Raises:
             DeviceUnreachableError: If the device stays away.
@@ -82,7 +82,10 @@ class SearchLaboratory:
                 f"device {device!r} does not tell where the time goes: {measurement.operators_absent_reason}; "
                 "search with another algorithm"
             )
-        return Profile(latency_ms=measurement.latency.median_ms, layers_ms=_by_layer(network, measurement))
+        # One part of a network timed while the board is a quarter slower would seem a quarter dearer than the others.
+        speed = measurement.usual_speed
+        layers_ms = {name: speed * time_ms for name, time_ms in _by_layer(network, measurement).items()}
+        return Profile(latency_ms=speed * measurement.latency.median_ms, layers_ms=layers_ms)
 
 
 def _by_layer(network: Network, measurement: Measurement) -> dict[str, float]:

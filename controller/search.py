@@ -367,8 +367,11 @@ class Search:
                 return best
             for position, trial in enumerate(unconfirmed, start=1):
                 self._report(f"confirming the front, {position} of {len(unconfirmed)}")
+                left = len(unconfirmed) - position + 1
                 self._told[trial.index] = self._evaluator.confirm(
-                    trial, self._space.lower(trial.architecture)
+                    trial,
+                    self._space.lower(trial.architecture),
+                    in_haste=self._budget.is_short(self._elapsed_s(), self._told, left),
                 )
 
     def _release(self, state: RunState) -> None:

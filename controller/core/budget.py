@@ -53,9 +53,24 @@ class Budget:
         """
         if self.seconds is None:
             return math.inf
-        measuring_s = [trial.measuring_s for trial in told if trial.measuring_s]
-        each_s = _CONFIRMING_S + _THOROUGH * (statistics.fmean(measuring_s) if measuring_s else 0.0)
-        return self.seconds - min((best + 1) * each_s, _CONFIRMING_SHARE * self.seconds) - elapsed_s
+        kept_s = min((best + 1) * _each_s(told), _CONFIRMING_SHARE * self.seconds)
+        return self.seconds - kept_s - elapsed_s
+
+    def is_short(self, elapsed_s: float, told: Sequence[Trial], best: int) -> bool:
+        """Return whether confirming the front is likely to take longer than the time that is left for it.
+
+        Args:
+            elapsed_s: Spent by now.
+            told: Candidates that are known.
+            best: How many are to be confirmed.
+        """
+        return self.seconds is not None and best * _each_s(told) > self.seconds - elapsed_s
+
+
+def _each_s(told: Sequence[Trial]) -> float:
+    """Return how long it is likely to take to confirm one candidate."""
+    measuring_s = [trial.measuring_s for trial in told if trial.measuring_s]
+    return _CONFIRMING_S + _THOROUGH * (statistics.fmean(measuring_s) if measuring_s else 0.0)
 
 
 def counted(told: Sequence[Trial], epochs: int) -> float:

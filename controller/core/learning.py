@@ -84,7 +84,7 @@ class Supernet(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Where the time of a network goes on a device.
+    """Where the time of a network goes on a device, at the device's usual speed as far as it can tell.
 
     Attributes:
         latency_ms: Median of the whole network.

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
+import pytest
 from example_measurement import complete_measurement, measurement
 
+from controller.core.measurement import Canary
 from controller.core.objective import METRICS, Source
 
 
@@ -44,3 +46,29 @@ def test_modelled_energy_is_no_figure():
 def test_contaminated_by_flags_that_say_so():
     flags = ("CI_NOT_REACHED", "THROTTLED", "WARMUP_CAP", "CANARY", "GATE_TIMEOUT", "UNKNOWN_99")
     assert replace(measurement("one"), flags=flags).contaminated == ("THROTTLED", "CANARY")
+
+
+def test_usual_speed_is_what_puts_the_median_to_the_drift_corrected_one():
+    measured = complete_measurement("one")
+    assert measured.usual_speed * measured.latency.median_ms == pytest.approx(measured.drift_corrected_ms)
+
+
+@pytest.mark.parametrize(
+    ("canary_ms", "baseline_ms", "expected"),
+    [
+        (1.25, 1.0, 0.8),
+        (0.8, 1.0, 1.25),
+        (7.0, 1.0, 1.0),
+        (1.25, None, 1.0),
+    ],
+)
+def test_far_from_its_baseline_the_canary_alone_tells_the_speed_unless_it_was_preempted(
+    canary_ms: float, baseline_ms: float | None, expected: float
+):
+    canary = Canary(before_ms=canary_ms, after_ms=canary_ms, median_ms=canary_ms, baseline_ms=baseline_ms)
+    measured = replace(complete_measurement("one"), drift_corrected_ms=None, canary=canary)
+    assert measured.usual_speed == pytest.approx(expected)
+
+
+def test_usual_speed_of_a_board_without_a_canary_is_as_measured():
+    assert measurement("one").usual_speed == 1.0

@@ -1,6 +1,7 @@
 """A search on a board where something else runs: what it chooses by, what it leaves out, and what it says."""
 
 import threading
+import time
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import replace
 
@@ -132,6 +133,45 @@ def test_search_that_keeps_flagged_figures_chooses_by_them(laboratory: Laborator
     # Nothing is measured again for the sake of flags, but the front.
     attempts = {(mode, options.most_attempts) for mode, options in modes_asked(laboratory)}
     assert attempts == {(MeasurementMode.SEARCH, 1), (MeasurementMode.FULL, 0)}
+
+
+@pytest.mark.parametrize("second_ms", [1.0, 9000.0])
+def test_kept_figure_that_would_turn_a_candidate_down_is_measured_once_more_and_then_counts(
+    laboratory: Laboratory, second_ms: float
+) -> None:
+    [slow] = first_candidates(laboratory, 1)
+    laboratory.constraints = ("latency_ms<=2000",)
+    laboratory.bench.flags = lambda _: ("CANARY",)
+    original = laboratory.bench.measure
+
+    def slowed(*arguments, **named):  # type: ignore[no-untyped-def]
+        measured = original(*arguments, **named)
+        if named["model_name"] != slow:
+            return measured
+        took_ms = second_ms if named["request_id"].endswith("-again") else 9000.0
+        return replace(measured, latency=replace(measured.latency, median_ms=took_ms))
+
+    laboratory.bench.measure = slowed  # type: ignore[method-assign]
+    run = laboratory.run()
+
+    laboratory.search(run, random(laboratory), keep_flagged=True).run()
+
+    searched = [name for name, mode in laboratory.bench.asked if mode is MeasurementMode.SEARCH]
+    assert [name for name in dict.fromkeys(searched) if searched.count(name) > 1] == [slow]
+    assert searched.count(slow) == 2
+    expected = TrialState.COMPLETE if second_ms < 2000 else TrialState.REJECTED
+    assert trials_of(laboratory, run.id)[0].state is expected
+
+
+def test_front_is_measured_once_where_the_time_for_it_is_short(laboratory: Laboratory) -> None:
+    laboratory.budget = "3s"
+    laboratory.trainer.before = lambda: time.sleep(1.0)
+    run = laboratory.run()
+
+    assert laboratory.search(run, random(laboratory)).run()
+
+    attempts = {(mode, options.most_attempts) for mode, options in modes_asked(laboratory)}
+    assert attempts == {(MeasurementMode.SEARCH, 0), (MeasurementMode.FULL, 1)}
 
 
 def test_front_is_published_with_the_flags_of_its_last_measurement(laboratory: Laboratory) -> None:
