@@ -4,7 +4,7 @@ The cheapest comes first: a candidate that breaks a constraint by analysis or by
 
 A measurement whose flags say that something else shaped the figures, and whose agent has tried more than once
 by then, gets one more job behind those that already wait. Flagged again, the candidate is left out before it
-is trained, unless the search keeps flagged figures.
+is trained, unless the search keeps flagged figures (`controller.flags`).
 """
 
 import time
@@ -18,7 +18,6 @@ import torch
 
 from controller.core.errors import BenchmarkFailedError, ExportError
 from controller.core.measurement import (
-    CONTAMINATING,
     ExportedModel,
     Measurement,
     MeasurementMode,
@@ -30,6 +29,7 @@ from controller.core.options import MeasurementOptions
 from controller.core.protocols import Allocation
 from controller.core.trial import Trial, TrialState, accuracy_after
 from controller.core.waiting import wait_for_any
+from controller.flags import FlagPolicy
 from controller.models.artifact import export
 from controller.models.module import NetworkModule, seeded_module
 from controller.store.store import Store
@@ -83,6 +83,7 @@ class Candidate:
         weights: What it was trained to, where it is measured for the front.
         measuring: Answers that are awaited, by device.
         evidence: Why its latest figures may not be the model's own, by device.
+        judged: The figures of its latest measurements that constraints are checked by, by objective key.
     """
 
     trial: Trial
@@ -91,6 +92,7 @@ class Candidate:
     weights: Mapping[str, torch.Tensor] | None = None
     measuring: dict[str, Future[tuple[Measurement, float]]] = field(default_factory=dict)
     evidence: dict[str, str] = field(default_factory=dict)
+    judged: dict[str, float] = field(default_factory=dict)
 
     @property
     def settled(self) -> bool:
@@ -110,7 +112,7 @@ class Evaluator:
         recipe: How candidates are trained.
         boards: Devices by name; every candidate is measured on each.
         threads: Threads inside one operator on every board; 0 for as many as it has physical cores.
-        keep_flagged: Whether to choose by figures that something else than the model shaped.
+        flags: What it makes of figures that something else than the model shaped.
         allocation: Decides how much training a candidate is worth; None for all that the recipe says.
     """
 
@@ -124,8 +126,8 @@ class Evaluator:
         trainer: Trainer,
         recipe: TrainingRecipe,
         boards: Mapping[str, Board],
+        flags: FlagPolicy,
         threads: int = 0,
-        keep_flagged: bool = False,
         allocation: Allocation | None = None,
     ) -> None:
         self._run_id = run_id
@@ -133,13 +135,11 @@ class Evaluator:
         self._wanted = (*objectives, *(constraint.objective for constraint in constraints))
         self._constraints = tuple(constraints)
         self._constrained_devices = {constraint.objective.device for constraint in constraints}
-        # What is measured on other devices is told, but nothing is chosen by it.
-        self._decisive_devices = set() if keep_flagged else {o.device for o in self._wanted if o.device}
+        self._flags = flags
         for_energy = devices_asked_for_energy(self._wanted)
         self._options = {
             name: MeasurementOptions(threads=threads, energy=name in for_energy) for name in boards
         }
-        self._search_attempts = attempts_in_search(keep_flagged)
         self._trainer = trainer
         self._recipe = recipe
         self._allocation = allocation
@@ -163,7 +163,7 @@ class Evaluator:
             trial: New, or partly evaluated by an earlier process.
             network: What its architecture lowers to.
         """
-        candidate = Candidate(trial=trial, network=network, most_attempts=self._search_attempts)
+        candidate = self._candidate(trial, network, self._flags.most_attempts)
         if trial.finished:
             return candidate
         self._learn(candidate, {**trial.values, **analyse(network)})
@@ -172,6 +172,13 @@ class Evaluator:
         for device in self._boards:
             if device not in trial.measurements:
                 self._submit(candidate, device)
+        return candidate
+
+    def _candidate(self, trial: Trial, network: Network, most_attempts: int) -> Candidate:
+        candidate = Candidate(trial=trial, network=network, most_attempts=most_attempts)
+        if trial.measurements:
+            for device, measurement in self._store.measurements(self._run_id, trial).items():
+                candidate.judged.update(self._flags.judged(device, measurement))
         return candidate
 
     def abandon(self, candidate: Candidate) -> None:
@@ -251,10 +258,10 @@ class Evaluator:
             network: What its architecture lowers to.
             in_haste: Whether boards are to measure once only, whatever disturbs them.
         """
-        weights = self._store.weights(self._run_id, trial.id)
-        candidate = Candidate(trial=trial, network=network, most_attempts=int(in_haste), weights=weights)
+        candidate = self._candidate(trial, network, 1 if in_haste else self._flags.most_attempts)
+        candidate.weights = self._store.weights(self._run_id, trial.id)
         module = NetworkModule(network)
-        module.load_state_dict(weights)
+        module.load_state_dict(candidate.weights)
         self._learn(candidate, {**trial.values, TEST_ACCURACY: self._trainer.test_accuracy(module)})
         for device in self._boards:
             self._submit(candidate, device)
@@ -337,7 +344,9 @@ class Evaluator:
             measurements={**candidate.trial.measurements, device: measurement.request_id},
             flags=_flags(candidate.trial.flags, device, measurement.flags),
         )
-        self._learn(candidate, {**candidate.trial.values, **_figures(device, measurement)})
+        candidate.judged.update(self._flags.judged(device, measurement))
+        figures = {f"{name}@{device}": value for name, value in measurement.metrics.items()}
+        self._learn(candidate, {**candidate.trial.values, **figures})
 
     def _is_doubtful(
         self, candidate: Candidate, device: str, measurement: Measurement, missing: Sequence[str]
@@ -347,22 +356,12 @@ class Evaluator:
         Figures of the front are published with their flags, for the agent has tried more than once. Where it was asked to
         try once, that is too little to turn a candidate down for.
         """
-        chosen_by = device in self._decisive_devices and measurement.mode is _SEARCH
-        turned_down = candidate.most_attempts == 1 and broken(
-            self._constraints, _figures(device, measurement)
-        )
-        disturbed = bool(measurement.contaminated) and bool(chosen_by or turned_down)
+        left_out = self._flags.leaves_out(device) and measurement.mode is _SEARCH
+        judged = self._flags.judged(device, measurement)
+        turned_down = candidate.most_attempts == 1 and bool(broken(self._constraints, judged))
+        disturbed = bool(measurement.contaminated) and (left_out or turned_down)
         doubtful = "energy_mj" in missing or disturbed
         return doubtful and candidate.trial.state in (TrialState.PENDING, TrialState.COMPLETE)
-
-    def _disturbed(self, trial: Trial) -> dict[str, list[str]]:
-        """Return the flags of a candidate that forbid to choose by its figures, by device."""
-        found = {
-            device: [flag for flag in flags if flag in CONTAMINATING]
-            for device, flags in trial.flags.items()
-            if device in self._decisive_devices
-        }
-        return {device: flags for device, flags in found.items() if flags}
 
     def _learn(
         self,
@@ -372,8 +371,12 @@ class Evaluator:
     ) -> None:
         """Give a candidate new figures and the state that follows from them, and save it."""
         trial = candidate.trial
-        disturbed = self._disturbed(trial) if trial.state is TrialState.PENDING else {}
-        judged = {key: value for key, value in values.items() if key.partition("@")[2] not in disturbed}
+        disturbed = self._flags.disturbed(trial) if trial.state is TrialState.PENDING else {}
+        judged = {
+            key: candidate.judged.get(key, value)
+            for key, value in values.items()
+            if key.partition("@")[2] not in disturbed
+        }
         excess = broken(self._constraints, judged)
         measured = set(self._boards) <= set(trial.measurements)
         state, reason = trial.state, trial.reason
@@ -381,7 +384,8 @@ class Evaluator:
             state = TrialState.REJECTED
             self.abandon(candidate)
             reason = ", ".join(
-                f"{values[constraint.objective.key]:.4g} breaks {constraint}" for constraint in excess
+                f"{_told(constraint.objective.key, values, judged)} breaks {constraint}"
+                for constraint in excess
             )
         elif state is TrialState.PENDING and measured and disturbed:
             # Not before every device has answered: whichever comes first, what becomes of it is the same.
@@ -404,8 +408,9 @@ class Evaluator:
         self._store.save_trial(self._run_id, trial, weights)
 
 
-def _figures(device: str, measurement: Measurement) -> dict[str, float]:
-    return {f"{name}@{device}": value for name, value in measurement.metrics.items()}
+def _told(key: str, values: Mapping[str, float], judged: Mapping[str, float]) -> str:
+    measured, at_usual_speed = f"{values[key]:.4g}", f"{judged[key]:.4g}"
+    return measured if measured == at_usual_speed else f"{measured}, {at_usual_speed} at the usual speed,"
 
 
 def _flags(
@@ -432,14 +437,6 @@ def devices_named(objectives: Sequence[Objective], constraints: Sequence[Constra
     """Return the devices that objectives and constraints are measured on, each once, in order."""
     wanted = (*objectives, *(constraint.objective for constraint in constraints))
     return list(dict.fromkeys(o.device for o in wanted if o.metric.source is Source.DEVICE and o.device))
-
-
-def attempts_in_search(keep_flagged: bool) -> int:
-    """Return how often a board may measure one model, 0 for as often as it likes, until the front is confirmed.
-
-    Whoever chooses by flagged figures has no use for a second attempt at others.
-    """
-    return 1 if keep_flagged else 0
 
 
 def devices_asked_for_energy(wanted: Sequence[Objective]) -> set[str]:

@@ -7,7 +7,8 @@ from controller.core.learning import Profile
 from controller.core.measurement import Measurement, MeasurementMode, ModelFormat
 from controller.core.network import Network
 from controller.core.options import MeasurementOptions
-from controller.evaluation import Board, attempts_in_search
+from controller.evaluation import Board
+from controller.flags import FlagPolicy
 from controller.models.artifact import export
 from controller.models.module import seeded_module
 from controller.store.store import Store
@@ -29,7 +30,7 @@ class SearchLaboratory:
         recipe: How networks are trained.
         boards: Devices by name.
         threads: Threads inside one operator on every board; 0 for as many as it has physical cores.
-        keep_flagged: Whether flagged figures do, so that nothing is measured again for their sake.
+        flags: What the run makes of flagged figures.
     """
 
     def __init__(
@@ -41,16 +42,14 @@ class SearchLaboratory:
         recipe: TrainingRecipe,
         boards: Mapping[str, Board],
         threads: int,
-        keep_flagged: bool,
+        flags: FlagPolicy,
     ) -> None:
         self._run_id = run_id
         self._store = store
         self._trainer = trainer
         self._recipe = recipe
         self._boards = boards
-        self._options = MeasurementOptions(
-            threads=threads, profile=True, most_attempts=attempts_in_search(keep_flagged)
-        )
+        self._options = MeasurementOptions(threads=threads, profile=True, most_attempts=flags.most_attempts)
 
     def supernet(self, network: Network) -> TrainedSupernet:
         """Return an untrained supernet."""

@@ -24,6 +24,7 @@ from controller.core.protocols import Allocation, Problem, SearchAlgorithm
 from controller.core.trial import Trial, TrialState, left_out
 from controller.core.waiting import wait_for_any
 from controller.evaluation import Board, Candidate, Evaluator
+from controller.flags import FlagPolicy
 from controller.laboratory import SearchLaboratory
 from controller.pareto.front import CoveredVolume, front
 from controller.store.records import Run, RunState
@@ -105,6 +106,8 @@ class Search:
         self._objectives = problem.objectives
         self._budget = budget
         self._on_progress = on_progress
+        wanted = (*problem.objectives, *(constraint.objective for constraint in problem.constraints))
+        flags = FlagPolicy.of(wanted, keep=keep_flagged)
         self._evaluator = Evaluator(
             run_id=run.id,
             store=store,
@@ -114,7 +117,7 @@ class Search:
             recipe=recipe,
             boards=boards,
             threads=threads,
-            keep_flagged=keep_flagged,
+            flags=flags,
             allocation=algorithm if isinstance(algorithm, Allocation) else None,
         )
         self._laboratory = SearchLaboratory(
@@ -124,7 +127,7 @@ class Search:
             recipe=recipe,
             boards=boards,
             threads=threads,
-            keep_flagged=keep_flagged,
+            flags=flags,
         )
         self._epochs = recipe.epochs
         self._volume = CoveredVolume(self._objectives)

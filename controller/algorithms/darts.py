@@ -38,6 +38,7 @@ from controller.core.learning import (
     MixableSpace,
     Supernet,
 )
+from controller.core.measurement import CONTAMINATING
 from controller.core.mixing import mixtures
 from controller.core.network import LAYER_FIGURES
 from controller.core.protocols import Problem, Rng
@@ -162,13 +163,17 @@ class Darts:
         return up_to(count, self._propose)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Count the trials as proposed, and learn what they took: all else is learnt before."""
+        """Count the trials as proposed, and learn what they took, undisturbed: all else is learnt before."""
         self._proposals.add_told(trials)
         for trial in trials:
             shares = self._discretizer.shares(trial.architecture)
             for name, cost in self._measured().items():
                 measured = trial.values.get(name)
-                if cost.costs and measured:
+                if (
+                    cost.costs
+                    and measured
+                    and not CONTAMINATING.intersection(trial.flags.get(cost.device, ()))
+                ):
                     cost.correct(shares, measured)
 
     def state(self) -> bytes:

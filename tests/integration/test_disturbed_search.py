@@ -10,11 +10,12 @@ from search_laboratory import DEVICE, RECIPE, Laboratory, ScriptedBench
 
 from controller.algorithms import RandomSearch
 from controller.core.errors import SearchStoppedError
-from controller.core.measurement import FlagReason, Measurement, MeasurementMode
+from controller.core.measurement import Canary, FlagReason, Measurement, MeasurementMode
 from controller.core.objective import Constraint, Objective
 from controller.core.options import MeasurementOptions
 from controller.core.trial import Trial, TrialState, left_out
 from controller.evaluation import TEST_ACCURACY, Board, Candidate, Evaluator
+from controller.flags import FlagPolicy
 from controller.store.records import RunState
 
 WAIT_S = 60
@@ -130,9 +131,9 @@ def test_search_that_keeps_flagged_figures_chooses_by_them(laboratory: Laborator
     assert [trial.state for trial in trials_of(laboratory, run.id)] == [TrialState.COMPLETE] * 6
     assert all(trial.flags == {DEVICE: ("NOISE",)} for trial in best)
     assert len(laboratory.bench.asked) == 6 + len(best)
-    # Nothing is measured again for the sake of flags, but the front.
+    # Nothing is measured again for the sake of flags.
     attempts = {(mode, options.most_attempts) for mode, options in modes_asked(laboratory)}
-    assert attempts == {(MeasurementMode.SEARCH, 1), (MeasurementMode.FULL, 0)}
+    assert attempts == {(MeasurementMode.SEARCH, 1), (MeasurementMode.FULL, 1)}
 
 
 @pytest.mark.parametrize("second_ms", [1.0, 9000.0])
@@ -161,6 +162,93 @@ def test_kept_figure_that_would_turn_a_candidate_down_is_measured_once_more_and_
     assert searched.count(slow) == 2
     expected = TrialState.COMPLETE if second_ms < 2000 else TrialState.REJECTED
     assert trials_of(laboratory, run.id)[0].state is expected
+
+
+class SlowedBench(ScriptedBench):
+    """A board that is slower than usual, by its reference model too, as long as its state lasts."""
+
+    slowed_by = 1.0
+
+    def measure(self, *arguments, **named):  # type: ignore[no-untyped-def]
+        measured: Measurement = super().measure(*arguments, **named)
+        by = self.slowed_by
+        return replace(
+            measured,
+            flags=("CANARY",) if by > 1.02 else (),
+            latency=replace(measured.latency, median_ms=by * 900.0),
+            canary=Canary(before_ms=by, after_ms=by, median_ms=by, baseline_ms=1.0),
+        )
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_candidate_that_breaks_a_constraint_in_a_slow_state_of_the_board_is_judged_when_it_is_confirmed(
+    laboratory: Laboratory, passes: bool
+) -> None:
+    laboratory.constraints = ("latency_ms<=1000",)
+    laboratory.budget = "2"
+    bench = laboratory.bench = SlowedBench()
+    bench.slowed_by = 1.3
+
+    def confirming(request_id: str) -> tuple[str, ...]:
+        bench.slowed_by = 1.0 if passes and "-full-" in request_id else 1.3
+        return ()
+
+    bench.flags = confirming
+    run = laboratory.run()
+
+    best = laboratory.search(run, random(laboratory), keep_flagged=True).run()
+
+    trials = trials_of(laboratory, run.id)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    searched = [name for name, mode in laboratory.bench.asked if mode is MeasurementMode.SEARCH]
+    assert len(searched) == 2
+    if passes:
+        assert best
+        assert {trial.values["latency_ms@bench"] for trial in best} == {900.0}
+    else:
+        assert best == []
+        # The board was asked once more before a candidate was turned down.
+        assert len(laboratory.bench.asked) == 2 + 4
+        assert all(trial.values["latency_ms@bench"] == pytest.approx(1170.0) for trial in trials)
+
+
+def test_what_a_slow_state_hides_is_rejected_with_both_figures(laboratory: Laboratory) -> None:
+    laboratory.constraints = ("latency_ms<=800",)
+    laboratory.budget = "0.1s"
+    laboratory.bench = SlowedBench()
+    laboratory.bench.slowed_by = 1.3
+    run = laboratory.run()
+
+    assert laboratory.search(run, random(laboratory), keep_flagged=True).run() == []
+
+    assert trials_of(laboratory, run.id)[0].reason == (
+        "1170, 900 at the usual speed, breaks latency_ms@bench<=800"
+    )
+
+
+def test_search_killed_in_a_slow_state_judges_what_it_measured_as_before(laboratory: Laboratory) -> None:
+    laboratory.constraints = ("latency_ms<=1000",)
+    laboratory.budget = "1"
+    laboratory.bench = SlowedBench()
+    laboratory.bench.slowed_by = 1.3
+    run = laboratory.run()
+
+    class Killed(BaseException):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    laboratory.trainer.before = kill
+    with pytest.raises(Killed):
+        laboratory.search(run, random(laboratory), keep_flagged=True).run()
+    laboratory.trainer.before = lambda: None
+    laboratory.bench.slowed_by = 1.0
+
+    best = laboratory.search(laboratory.store.run(run.id), random(laboratory), keep_flagged=True).run()
+
+    assert [trial.id for trial in best] == [trial.id for trial in trials_of(laboratory, run.id)]
+    assert [mode for _, mode in laboratory.bench.asked] == [MeasurementMode.SEARCH, MeasurementMode.FULL]
 
 
 def test_front_is_measured_once_where_the_time_for_it_is_short(laboratory: Laboratory) -> None:
@@ -339,6 +427,7 @@ def opened(
 ) -> tuple[Evaluator, Candidate]:
     """Return an evaluator and one candidate that is being measured on every board."""
     run = laboratory.run()
+    constrained = (Constraint.parse(text).objective.device for text in constraints)
     evaluator = Evaluator(
         run_id=run.id,
         store=laboratory.store,
@@ -347,6 +436,7 @@ def opened(
         trainer=laboratory.trainer,
         recipe=RECIPE,
         boards={name: Board(bench=bench, shares_processor=False) for name, bench in boards.items()},
+        flags=FlagPolicy(keep=False, devices=frozenset({DEVICE, *constrained})),
     )
     (architecture,) = random(laboratory).ask(1)
     trial = Trial(index=0, architecture=architecture)

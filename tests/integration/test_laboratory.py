@@ -8,6 +8,7 @@ from search_laboratory import DEVICE, RECIPE, Laboratory, ScriptedBench
 
 from controller.core.measurement import Canary, Measurement, OperatorTime
 from controller.evaluation import Board
+from controller.flags import FlagPolicy
 from controller.laboratory import SearchLaboratory
 
 
@@ -41,7 +42,7 @@ def test_profile_is_the_same_at_every_speed_of_the_board(laboratory: Laboratory)
         recipe=RECIPE,
         boards={DEVICE: Board(bench=bench, shares_processor=False)},
         threads=1,
-        keep_flagged=True,
+        flags=FlagPolicy(keep=True, devices=frozenset({DEVICE})),
     )
     network = laboratory.space.lower(laboratory.space.sample(np.random.default_rng(0)))
 
