@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.config import FlaggedFigures, SearchConfig, home, search_config, store_url
 from controller.core.errors import ConfigurationError
-from controller.core.objective import Objective
+from controller.core.objective import Objective, decisive
 from controller.core.trial import Trial
 from controller.delivery import generate
 from controller.devices.connect import connected, find_device
@@ -205,7 +205,7 @@ def _search(
 
 def _device_names(config: SearchConfig) -> list[str]:
     """Return every device that a goal or the configuration names."""
-    return list(dict.fromkeys([*config.device, *devices_named(*goals(config))]))
+    return list(dict.fromkeys([*config.device, *devices_named(decisive(*goals(config)))]))
 
 
 def _boards(config: SearchConfig, stack: ExitStack) -> dict[str, Board]:
@@ -214,8 +214,7 @@ def _boards(config: SearchConfig, stack: ExitStack) -> dict[str, Board]:
     Raises:
         ConfigurationError: If one of them cannot measure what is asked of it.
     """
-    objectives, constraints = goals(config)
-    wanted = (*objectives, *(constraint.objective for constraint in constraints))
+    wanted = decisive(*goals(config))
     boards = {}
     for name in _device_names(config):
         client = stack.enter_context(connected(name, home(), config.patience_s))

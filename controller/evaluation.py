@@ -24,7 +24,7 @@ from controller.core.measurement import (
     ModelFormat,
 )
 from controller.core.network import Network, analyse
-from controller.core.objective import Constraint, Objective, Source, broken
+from controller.core.objective import Constraint, Objective, Source, broken, decisive
 from controller.core.options import MeasurementOptions
 from controller.core.protocols import Allocation
 from controller.core.trial import Trial, TrialState, accuracy_after
@@ -132,7 +132,7 @@ class Evaluator:
     ) -> None:
         self._run_id = run_id
         self._store = store
-        self._wanted = (*objectives, *(constraint.objective for constraint in constraints))
+        self._wanted = decisive(objectives, constraints)
         self._constraints = tuple(constraints)
         self._constrained_devices = {constraint.objective.device for constraint in constraints}
         self._flags = flags
@@ -433,9 +433,8 @@ def _why_unknown(metric: str, measurement: Measurement) -> str:
     return measurement.energy_absent_reason or "it was modelled, not measured"
 
 
-def devices_named(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> list[str]:
-    """Return the devices that objectives and constraints are measured on, each once, in order."""
-    wanted = (*objectives, *(constraint.objective for constraint in constraints))
+def devices_named(wanted: Sequence[Objective]) -> list[str]:
+    """Return the devices that something is measured on, each once, in order."""
     return list(dict.fromkeys(o.device for o in wanted if o.metric.source is Source.DEVICE and o.device))
 
 

@@ -1,7 +1,7 @@
 """What a search optimises and what it keeps to, told without the libraries that it trains with."""
 
 from controller.config import SearchConfig, search_config
-from controller.core.objective import Constraint, Objective, check_each_once
+from controller.core.objective import Constraint, Objective, check_each_once, decisive
 from controller.store.records import Run
 
 DEFAULT_OBJECTIVES = ("accuracy", "latency_ms", "peak_memory_mb")
@@ -17,6 +17,11 @@ def goals(config: SearchConfig) -> tuple[tuple[Objective, ...], tuple[Constraint
     objectives = [Objective.parse(text, default) for text in config.objectives or DEFAULT_OBJECTIVES]
     check_each_once(objectives)
     return tuple(objectives), tuple(Constraint.parse(text, default) for text in config.constraints)
+
+
+def run_columns(run: Run) -> tuple[Objective, ...]:
+    """Return what is shown of a run's candidates: all that they are judged by."""
+    return decisive(*goals(search_config(run.configuration["config"], f"run {run.id}")))
 
 
 def run_objectives(run: Run) -> tuple[Objective, ...]:

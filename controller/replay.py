@@ -14,7 +14,7 @@ import numpy as np
 from controller.algorithms import ALGORITHMS, WITH_SUPERNET
 from controller.core.architecture import Architecture
 from controller.core.errors import ConfigurationError
-from controller.core.objective import FRACTION, Constraint, Objective, broken, check_each_once
+from controller.core.objective import FRACTION, Constraint, Objective, broken, check_each_once, decisive
 from controller.core.plugins import find_plugin
 from controller.core.protocols import Problem, SearchAlgorithm
 from controller.core.table import Table
@@ -62,7 +62,7 @@ class Replay:
         self, table: Table, objectives: Sequence[Objective], constraints: Sequence[Constraint] = ()
     ) -> None:
         check_each_once(objectives)
-        wanted = list(dict.fromkeys([*objectives, *(constraint.objective for constraint in constraints)]))
+        wanted = decisive(objectives, constraints)
         for objective in wanted:
             if objective.key not in table.figures:
                 raise ConfigurationError(

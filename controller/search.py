@@ -20,6 +20,7 @@ from controller.core.architecture import Architecture
 from controller.core.budget import Budget, counted
 from controller.core.errors import ConfigurationError, DeviceError, SearchStoppedError, StoreError
 from controller.core.learning import CurvedAlgorithm, LearningAlgorithm
+from controller.core.objective import decisive
 from controller.core.protocols import Allocation, Problem, SearchAlgorithm
 from controller.core.trial import Trial, TrialState, left_out
 from controller.core.waiting import wait_for_any
@@ -106,8 +107,7 @@ class Search:
         self._objectives = problem.objectives
         self._budget = budget
         self._on_progress = on_progress
-        wanted = (*problem.objectives, *(constraint.objective for constraint in problem.constraints))
-        flags = FlagPolicy.of(wanted, keep=keep_flagged)
+        flags = FlagPolicy.of(decisive(problem.objectives, problem.constraints), keep=keep_flagged)
         self._evaluator = Evaluator(
             run_id=run.id,
             store=store,

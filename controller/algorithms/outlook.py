@@ -8,7 +8,7 @@ from scipy.special import ndtr, ndtri
 
 from controller.algorithms.archive import Archive
 from controller.core.architecture import Architecture
-from controller.core.objective import Constraint, Objective
+from controller.core.objective import Constraint, Objective, decisive
 from controller.core.protocols import Problem
 from controller.core.trial import TrialState
 from controller.pareto.front import Box, FloatArray, sign
@@ -66,9 +66,9 @@ class Outlook:
     def __init__(self, problem: Problem, seed: int) -> None:
         self._problem = problem
         self._encoder = Encoder(problem.space, seed)
-        decisive = [*problem.objectives, *(constraint.objective for constraint in problem.constraints)]
+        judged_by = decisive(problem.objectives, problem.constraints)
         # What analysis tells need not be predicted; of a table's rows it may be known only once they are evaluated.
-        self._predicted = {o.key: o for o in decisive if o.key not in self._encoder.always_told}
+        self._predicted = {o.key: o for o in judged_by if o.key not in self._encoder.always_told}
         options = [len(choice.options) for choice in problem.space.choices]
         self._models = {key: GaussianProcess(options, self._encoder.figures) for key in self._predicted}
         self._scales: dict[str, _Scale] = {}

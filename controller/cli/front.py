@@ -15,7 +15,7 @@ def front(
 ) -> None:
     """Show the best candidates of a run, those that no other beats in every objective; or the one that --select means."""
     from controller.config import store_url
-    from controller.goals import run_objectives
+    from controller.goals import run_columns, run_objectives
     from controller.pareto.front import front as pareto_front
     from controller.pareto.preference import select as selected
     from controller.store.records import RunState
@@ -34,7 +34,8 @@ def front(
     confirmed = found.state is RunState.FINISHED
     unconfirmed = "" if confirmed else ", not confirmed yet: measured briefly and with untrained weights"
     chosen = "" if select is None else f", selected by {select}"
-    console().print(trial_table(best, objectives, title=f"front of run {found.id}{chosen}{unconfirmed}"))
+    columns = run_columns(found)
+    console().print(trial_table(best, columns, title=f"front of run {found.id}{chosen}{unconfirmed}"))
     print_flagged(best)
     if disturbed := left_out(trials):
         say(disturbed)

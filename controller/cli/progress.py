@@ -26,12 +26,12 @@ class ProgressDisplay:
     """Shows a search: redrawn in place in a terminal, one line a candidate elsewhere.
 
     Args:
-        objectives: Which figures to show.
+        judged_by: Which figures to show.
         quiet: Show nothing.
     """
 
-    def __init__(self, objectives: Sequence[Objective], *, quiet: bool = False) -> None:
-        self._objectives = objectives
+    def __init__(self, judged_by: Sequence[Objective], *, quiet: bool = False) -> None:
+        self._judged_by = judged_by
         self._console = Console(quiet=True) if quiet else console()
         # The display below looks at it as it is made.
         self._latest: tuple[Progress, float] | None = None
@@ -69,7 +69,7 @@ class ProgressDisplay:
             self._live.refresh()
             return
         for trial in progress.trials[self._seen :]:
-            figures = "  ".join(f"{o.key} {figure(o.key, trial.values.get(o.key))}" for o in self._objectives)
+            figures = "  ".join(f"{o.key} {figure(o.key, trial.values.get(o.key))}" for o in self._judged_by)
             outcome = (
                 figures if trial.state is TrialState.COMPLETE else f"{trial.state.value}: {trial.reason}"
             )
@@ -103,7 +103,7 @@ class ProgressDisplay:
             _summary(progress),
         )
         title = f"front of {len(progress.front)}"
-        shown = trial_table(progress.front[:_FRONT_ROWS], self._objectives, title=title)
+        shown = trial_table(progress.front[:_FRONT_ROWS], self._judged_by, title=title)
         hidden = len(progress.front) - _FRONT_ROWS
         return Group(counts, shown, Text(f"and {hidden} more" if hidden > 0 else ""))
 

@@ -66,7 +66,7 @@ def list_runs(store: StoreOption = None, json: JsonOption = False) -> None:
 def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
     """Show how a run was asked for, and every trial of it."""
     from controller.config import store_url
-    from controller.goals import run_objectives
+    from controller.goals import run_columns
     from controller.store.store import Store
 
     opened = Store(store or store_url())
@@ -95,7 +95,7 @@ def show(run: RunArgument, store: StoreOption = None, json: JsonOption = False) 
         steps = _spaced(sorted({step for values in curves.values() for step in values}))
         points = ((str(step), *(_point(values.get(step)) for values in curves.values())) for step in steps)
         print_table(("step", *curves), points)
-    out.print(trial_table(trials, run_objectives(found), title="trials"))
+    out.print(trial_table(trials, run_columns(found), title="trials"))
     for trial in trials:
         if trial.reason:
             say(f"{trial.id} {trial.state.value}: {trial.reason}")

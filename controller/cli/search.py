@@ -10,6 +10,7 @@ import typer
 from controller.cli.options import JsonOption, StoreOption
 from controller.cli.tables import console, print_flagged, print_json, say, trial_json, trial_table
 from controller.core.errors import SearchStoppedError
+from controller.core.objective import decisive
 from controller.core.trial import Trial, TrialState, left_out
 
 
@@ -116,10 +117,10 @@ def run_and_show(run: Any, config: Any, *, json: bool) -> None:
     from controller.goals import goals
 
     # Before what imports torch, which takes seconds.
-    objectives, _ = goals(config)
+    columns = decisive(*goals(config))
     from controller.cli.progress import ProgressDisplay
 
-    with ProgressDisplay(objectives, quiet=json) as display:
+    with ProgressDisplay(columns, quiet=json) as display:
         try:
             result = run(display)
         except KeyboardInterrupt:
@@ -131,7 +132,7 @@ def run_and_show(run: Any, config: Any, *, json: bool) -> None:
         print_json({"run": result.run_id, "front": front, "trials": dict(states)})
         return
     out = console()
-    out.print(trial_table(result.front, objectives, title=f"front of run {result.run_id}"))
+    out.print(trial_table(result.front, columns, title=f"front of run {result.run_id}"))
     if disturbed:
         say(f"{disturbed}; --keep-flagged chooses by such figures too")
     if not result.front:

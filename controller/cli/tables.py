@@ -66,17 +66,17 @@ def figure(key: str, value: float | None) -> str:
     return f"{value:.4g} {'M' if unit == '10^6' else unit}"
 
 
-def trial_columns(objectives: Sequence[Objective]) -> list[str]:
-    """Return the keys of the figures to show of a trial: the objectives, then what else is worth knowing."""
-    keys = [objective.key for objective in objectives]
+def trial_columns(judged_by: Sequence[Objective]) -> list[str]:
+    """Return the keys of the figures to show of a trial: what it is judged by, then what else is worth knowing."""
+    keys = [objective.key for objective in judged_by]
     return keys + [key for key in ("test_accuracy", "params_m", "macs_m") if key not in keys]
 
 
 def trial_table(
-    trials: Sequence[Trial], objectives: Sequence[Objective], *, title: str | None = None
+    trials: Sequence[Trial], judged_by: Sequence[Objective], *, title: str | None = None
 ) -> Table:
     """Return a table of trials."""
-    keys = trial_columns(objectives)
+    keys = trial_columns(judged_by)
     flags = ["flags"] if any(trial.flags for trial in trials) else []
     rows = [
         [trial.id, *(figure(key, trial.values.get(key)) for key in keys), *(_flags(trial) for _ in flags)]

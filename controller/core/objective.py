@@ -229,6 +229,11 @@ def _parts(text: str) -> tuple[str, bool, float]:
     return match["metric"], match["relation"] == "<=", bound
 
 
+def decisive(objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> tuple[Objective, ...]:
+    """Return what a candidate is judged by, objectives first, each once."""
+    return tuple(dict.fromkeys([*objectives, *(constraint.objective for constraint in constraints)]))
+
+
 def broken(constraints: Sequence[Constraint], values: Mapping[str, float]) -> tuple[Constraint, ...]:
     """Return the constraints that the known values break."""
     return tuple(constraint for constraint in constraints if constraint.violation(values) > 0)

@@ -45,6 +45,7 @@ def run_id(home: Path) -> str:
         "dataset": "digits",
         "device": ["pi4", "nano"],
         "objectives": ["accuracy", "latency_ms@pi4", "latency_ms@nano"],
+        "constraints": ["peak_memory_mb@pi4<=8"],
         "algorithm": "random",
     }
     store = Store(str(home / "edgenas.db"))
@@ -105,6 +106,12 @@ def test_table_of_the_selected_says_how_it_was_selected(run_id: str) -> None:
     assert f"front of run {run_id}, selected by accuracy,latency_ms@pi4<=15" in text
     assert MIDDLE.id in text
     assert not any(each.id in text for each in (ACCURATE, FAST, DOMINATED))
+
+
+@pytest.mark.parametrize("command", [("front", "last"), ("runs", "show", "last")])
+def test_table_shows_what_a_constraint_is_on_as_well(command: tuple[str, ...]) -> None:
+    assert "peak_memory_mb@pi4" in printed(*command)
+    assert "4 MB" in printed(*command)
 
 
 @pytest.mark.parametrize("command", [("front", "last"), ("generate", "last", "--out", "nowhere")])
