@@ -1,6 +1,7 @@
 """What several parts of the suite need: an EdgeNAS home of their own, and small real images."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # find out how busy the machine is.
 settings.register_profile("suite", derandomize=bool(os.environ.get("CI")), deadline=None)
 settings.load_profile("suite")
+
+# A shell that runs the tests in the background has them ignore it, and every process that they start with them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 

@@ -1,6 +1,7 @@
 """A board and a host become acquainted, and stay so, with the commands that people type."""
 
 import contextlib
+import ctypes
 import json
 import re
 import signal
@@ -8,12 +9,14 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from boards import LIMIT_S, Board, edgenas, serving
 from command_line import PYTHON
@@ -437,9 +440,26 @@ def test_renewals_at_one_time_leave_a_key_that_the_agent_knows(paired: tuple[Boa
     assert board.clients()[0]["fingerprint"] == CredentialsFolder(home / "devices/pi").read().fingerprint
 
 
-def test_interrupted_pairing_pairs_nobody(board: Board, tmp_path: Path) -> None:
+def interrupt(pid: int, *, main_thread: bool) -> None:
+    """Send a process that waits what Ctrl-C sends, as the kernel may: to its main thread, or to any other."""
+    process = psutil.Process(pid)
+    while True:
+        before = process.num_ctx_switches()
+        time.sleep(0.2)
+        # It looks up twice a second, or sleeps.
+        if (
+            process.status() == psutil.STATUS_SLEEPING
+            and process.num_ctx_switches().voluntary - before.voluntary <= 1
+        ):
+            break
+    others = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir() if int(path.name) != pid]
+    assert ctypes.CDLL(None).tgkill(pid, pid if main_thread else others[0], signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("main_thread", [True, False])
+def test_interrupted_pairing_pairs_nobody(board: Board, tmp_path: Path, main_thread: bool) -> None:
     with board.pairing() as pairing:
-        pairing.process.send_signal(signal.SIGINT)
+        interrupt(pairing.process.pid, main_thread=main_thread)
         said = pairing.said()
         late = pairing.add(tmp_path, "pi")
 

@@ -38,6 +38,8 @@ EXCHANGE_LIMIT_S = 60.0
 # Who connects says at once what it wants.
 FIRST_LIMIT_S = 5.0
 MESSAGE_LIMIT_BYTES = 16 << 10
+# Longest time to wait without looking up.
+_PIECE_S = 0.5
 GRACE_S = 2.0
 
 
@@ -56,8 +58,11 @@ class PairingService(access_pb2_grpc.PairingServiceServicer):
 
     def wait(self) -> None:
         """Return once somebody was paired, the code is locked, or its time is over."""
+        # In pieces: the kernel may hand a signal to any thread, and a main thread that sleeps on would not look up.
         with self._changed:
-            self._changed.wait_for(self._over, timeout=self._code.left_s)
+            while self._code.left_s > 0:
+                if self._changed.wait_for(self._over, timeout=min(_PIECE_S, self._code.left_s)):
+                    return
 
     def outcome(self) -> Client:
         """Return who was paired, once nothing is under way any more.
