@@ -257,6 +257,9 @@ class Reinforce:
 
     def _gains(self, members: Sequence[int] | IntArray) -> FloatArray:
         """Return objectives scaled to 1 for the best that is known and 0 for the worst tenth; shape (n, n_objectives)."""
+        if len(self._archive.complete()) == 1:
+            # The only one that is known is best and worst at once.
+            return np.full((len(members), len(self._problem.objectives)), 0.5)
         box = Box.around(self._archive.points(self._archive.complete()), percentile=90)
         return np.maximum(-1.0, 1.0 - box.scaled(self._archive.points(members)))
 

@@ -61,3 +61,14 @@ def test_the_absolute_reward_has_its_maximum_at_the_target():
 def test_a_reward_with_a_target_needs_one(reward: str):
     with pytest.raises(ConfigurationError, match="has 0 constraints METRIC<=BOUND"):
         reinforce(reward=reward)
+
+
+@pytest.mark.parametrize(("energy_mj", "accuracy", "better"), [(1.0, 0.9, True), (4.0, 0.1, False)])
+def test_the_first_candidate_is_rewarded_as_neither_good_nor_bad(
+    energy_mj: float, accuracy: float, better: bool
+):
+    algorithm = reinforce()
+    tell(algorithm, 0, 2.0, 0.5)
+    first = algorithm.points["reward"]
+    tell(algorithm, 1, energy_mj, accuracy)
+    assert (algorithm.points["reward"] > first) == better
