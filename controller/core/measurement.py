@@ -331,7 +331,7 @@ class Measurement:
     def usual_speed(self) -> float:
         """What to multiply times by for an estimate of the board at its usual speed, by its reference model; 1 where it cannot tell.
 
-        For choosing what to measure next: what is reported and compared with constraints is what was measured.
+        For aiming, and for what is not final: reported, and held to constraints in the end, is what was measured.
         """
         if self.drift_corrected_ms is not None:
             return self.drift_corrected_ms / self.latency.median_ms
