@@ -4,8 +4,9 @@ Source: Williams 1992, REINFORCE, with an exponential moving average as baseline
 al. 2020, TuNAS, section 3.1, for the absolute reward; Tan et al. 2019, MnasNet, section 3.1, for the soft one;
 Abolafia et al. 2018, priority queue training, for imitating the best found so far.
 
-Without a target the reward is a Chebyshev scalarisation of the objectives under weights that the policy is told, drawn
-anew for each sample: one policy covers the whole front (Knowles 2006, ParEGO, for the scalarisation).
+Without a target the reward is a Chebyshev scalarisation of the objectives under weights that the policy is told, others
+for each sample: one policy covers the whole front (Knowles 2006, ParEGO, for the scalarisation). The weights are a Sobol
+sequence, so that any few samples in a row are rewarded for the whole front, and their mean is about the policy.
 """
 
 import base64
@@ -47,6 +48,7 @@ class Reward(Enum):
 
 class _State(SavedState):
     weights: dict[str, tuple[float, ...]]
+    drawn: int
     baseline: float | None
     updates: int
     policy: str
@@ -91,6 +93,9 @@ class Reinforce:
         self._policy = Policy(problem.space.choices, len(problem.objectives), seed)
         self._optimizer = torch.optim.Adam(self._policy.parameters(), lr=learning_rate)
         self._weights: dict[str, FloatArray] = {}
+        self._sequence = torch.quasirandom.SobolEngine(  # type: ignore[no-untyped-call]
+            max(1, len(problem.objectives) - 1), scramble=True, seed=seed
+        )
         self._baseline: float | None = None
         self._updates = 0
         self._points: dict[str, float] = {}
@@ -121,6 +126,7 @@ class Reinforce:
         return _State(
             rng=self._proposals.state(),
             weights={name: tuple(weights.tolist()) for name, weights in self._weights.items()},
+            drawn=self._sequence.num_generated,
             baseline=self._baseline,
             updates=self._updates,
             policy=_packed(torch.nn.utils.parameters_to_vector(self._policy.parameters())),
@@ -133,6 +139,8 @@ class Reinforce:
         self._archive.add(told)
         self._proposals.restore(restored.rng, told, pending)
         self._weights = {name: np.array(weights) for name, weights in restored.weights.items()}
+        self._sequence.reset()  # type: ignore[no-untyped-call]
+        self._sequence.fast_forward(restored.drawn)  # type: ignore[no-untyped-call]
         self._baseline, self._updates = restored.baseline, restored.updates
         torch.nn.utils.vector_to_parameters(_unpacked(restored.policy), self._policy.parameters())
         for name, packed in zip(_MOMENTS, restored.moments, strict=False):
@@ -144,11 +152,19 @@ class Reinforce:
                 start += parameter.numel()
 
     def _propose(self) -> Architecture | None:
-        weights = self._draw_weights(self._proposals.rng)
+        weights = self._next_weights()
         found = self._sampled(weights)
         if found is not None:
             self._weights[found.id] = weights
         return found
+
+    def _next_weights(self) -> FloatArray:
+        """Return the next of weights that are spread evenly over all that there are."""
+        if len(self._problem.objectives) == 1:
+            return np.ones(1)
+        cuts = np.sort(self._sequence.draw(1, dtype=torch.float64)[0].numpy())
+        weights: FloatArray = np.diff(np.concatenate([[0.0], cuts, [1.0]]))
+        return weights
 
     def _draw_weights(self, rng: Rng) -> FloatArray:
         count = len(self._problem.objectives)
