@@ -29,6 +29,9 @@ from controller.pareto.front import Box, FloatArray
 _ATTEMPTS = 20
 _RESAMPLED = 64
 _IMITATED = 8
+# The first candidates, which the policy has hardly shaped, are what rewards are scaled by: by all that are known, what the policy has
+# learnt to find would be rewarded less and less.
+_SCALED_BY = 20
 _PENALTY = 2.0  # for each part by which a constraint is broken, where objectives span 1
 _WORST = -2.0
 _LEAST_RATIO = 0.01  # of a figure to its target: net energy may be 0 or less
@@ -272,11 +275,12 @@ class Reinforce:
         return [(weights, int(front[np.argmax(_chebyshev(gains, weights))])) for weights in all_weights]
 
     def _gains(self, members: Sequence[int] | IntArray) -> FloatArray:
-        """Return objectives scaled to 1 for the best that is known and 0 for the worst tenth; shape (n, n_objectives)."""
-        if len(self._archive.complete()) == 1:
+        """Return objectives scaled to 1 for the best and 0 for the worst tenth of the first that were known; shape (n, n_objectives)."""
+        known = self._archive.complete()[:_SCALED_BY]
+        if len(known) == 1:
             # The only one that is known is best and worst at once.
             return np.full((len(members), len(self._problem.objectives)), 0.5)
-        box = Box.around(self._archive.points(self._archive.complete()), percentile=90)
+        box = Box.around(self._archive.points(known), percentile=90)
         return np.maximum(-1.0, 1.0 - box.scaled(self._archive.points(members)))
 
 
