@@ -72,3 +72,16 @@ def test_the_first_candidate_is_rewarded_as_neither_good_nor_bad(
     first = algorithm.points["reward"]
     tell(algorithm, 1, energy_mj, accuracy)
     assert (algorithm.points["reward"] > first) == better
+
+
+def test_what_is_as_good_is_rewarded_alike_however_much_better_others_have_become():
+    algorithm = Reinforce(Problem(space=SPACE, objectives=(Objective.parse("accuracy"),), constraints=()), 0)
+    for index in range(20):
+        tell(algorithm, index, 1.0, 0.3 + 0.02 * index)
+    tell(algorithm, 20, 1.0, 0.7)
+    early = algorithm.points["reward"]
+    for index in range(21, 31):
+        tell(algorithm, index, 1.0, 0.95)
+    better = algorithm.points["reward"]
+    tell(algorithm, 31, 1.0, 0.7)
+    assert algorithm.points["reward"] == early < better
