@@ -21,9 +21,13 @@ def goals(config: SearchConfig) -> tuple[tuple[Objective, ...], tuple[Constraint
 
 def run_columns(run: Run) -> tuple[Objective, ...]:
     """Return what is shown of a run's candidates: all that they are judged by."""
-    return decisive(*goals(search_config(run.configuration["config"], f"run {run.id}")))
+    return decisive(*_run_goals(run))
 
 
 def run_objectives(run: Run) -> tuple[Objective, ...]:
     """Return what a run optimises."""
-    return goals(search_config(run.configuration["config"], f"run {run.id}"))[0]
+    return _run_goals(run)[0]
+
+
+def _run_goals(run: Run) -> tuple[tuple[Objective, ...], tuple[Constraint, ...]]:
+    return goals(search_config(run.configuration["config"], f"run {run.id}"))

@@ -11,9 +11,11 @@ from example_measurement import measurement
 from controller.algorithms import Evolution
 from controller.core.budget import Budget
 from controller.core.measurement import (
+    Canary,
     ExportedModel,
     Measurement,
     MeasurementMode,
+    OperatorTime,
 )
 from controller.core.objective import Constraint, Objective
 from controller.core.options import MeasurementOptions
@@ -28,6 +30,7 @@ from controller.training.recipe import TrainingRecipe
 from controller.training.trainer import Trainer
 
 DEVICE = "bench"
+USUAL_MS = 900.0
 RECIPE = TrainingRecipe(epochs=1, batch_size=12, learning_rate=0.05)
 
 
@@ -76,6 +79,27 @@ class ScriptedBench:
             mode=mode,
             energy_absent_reason="no sensor",
             flags=self.flags(request_id),
+        )
+
+
+class SlowedBench(ScriptedBench):
+    """A board that is slower than usual, by its reference model too, as long as its state lasts; every network takes as long."""
+
+    slowed_by = 1.0
+
+    def measure(self, *arguments, **named):  # type: ignore[no-untyped-def]
+        measured: Measurement = super().measure(*arguments, **named)
+        by = self.slowed_by
+        return replace(
+            measured,
+            flags=("CANARY",) if by > 1.02 else (),
+            latency=replace(measured.latency, median_ms=by * USUAL_MS),
+            operators=(
+                OperatorTime(
+                    layer="head.classifier", operator_type="Gemm", provider="CPU", mean_ms=by * 0.1, calls=1.0
+                ),
+            ),
+            canary=Canary(before_ms=by, after_ms=by, median_ms=by, baseline_ms=1.0),
         )
 
 

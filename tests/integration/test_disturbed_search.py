@@ -6,11 +6,11 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import replace
 
 import pytest
-from search_laboratory import DEVICE, RECIPE, Laboratory, ScriptedBench
+from search_laboratory import DEVICE, RECIPE, Killed, Laboratory, ScriptedBench, SlowedBench
 
 from controller.algorithms import RandomSearch
 from controller.core.errors import SearchStoppedError
-from controller.core.measurement import Canary, FlagReason, Measurement, MeasurementMode
+from controller.core.measurement import FlagReason, Measurement, MeasurementMode
 from controller.core.objective import Constraint, Objective
 from controller.core.options import MeasurementOptions
 from controller.core.trial import Trial, TrialState, left_out
@@ -164,22 +164,6 @@ def test_kept_figure_that_would_turn_a_candidate_down_is_measured_once_more_and_
     assert trials_of(laboratory, run.id)[0].state is expected
 
 
-class SlowedBench(ScriptedBench):
-    """A board that is slower than usual, by its reference model too, as long as its state lasts."""
-
-    slowed_by = 1.0
-
-    def measure(self, *arguments, **named):  # type: ignore[no-untyped-def]
-        measured: Measurement = super().measure(*arguments, **named)
-        by = self.slowed_by
-        return replace(
-            measured,
-            flags=("CANARY",) if by > 1.02 else (),
-            latency=replace(measured.latency, median_ms=by * 900.0),
-            canary=Canary(before_ms=by, after_ms=by, median_ms=by, baseline_ms=1.0),
-        )
-
-
 @pytest.mark.parametrize("passes", [True, False])
 def test_candidate_that_breaks_a_constraint_in_a_slow_state_of_the_board_is_judged_when_it_is_confirmed(
     laboratory: Laboratory, passes: bool
@@ -232,9 +216,6 @@ def test_search_killed_in_a_slow_state_judges_what_it_measured_as_before(laborat
     laboratory.bench = SlowedBench()
     laboratory.bench.slowed_by = 1.3
     run = laboratory.run()
-
-    class Killed(BaseException):
-        pass
 
     def kill() -> None:
         raise Killed
@@ -391,9 +372,6 @@ def test_some_calm_figures_let_a_search_outlast_a_long_disturbance(laboratory: L
 def test_disturbed_search_killed_anywhere_resumes_to_the_sequence_of_one_never_interrupted(
     laboratory: Laboratory, stop_after: int
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     def flags(request: str) -> tuple[str, ...]:
         # Every third architecture is always measured under disturbance, every other one the first time.
         number = int(request.split("-")[3], 16)

@@ -1,35 +1,12 @@
 """What an algorithm that learns by itself is told of a device."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from search_laboratory import DEVICE, RECIPE, Laboratory, ScriptedBench
+from search_laboratory import DEVICE, RECIPE, Laboratory, SlowedBench
 
-from controller.core.measurement import Canary, Measurement, OperatorTime
 from controller.evaluation import Board
 from controller.flags import FlagPolicy
 from controller.laboratory import SearchLaboratory
-
-
-class SlowedBench(ScriptedBench):
-    """A board that is slower than usual by a factor, as its reference model tells."""
-
-    slowed_by = 1.0
-
-    def measure(self, *arguments, **named):  # type: ignore[no-untyped-def]
-        measured: Measurement = super().measure(*arguments, **named)
-        by = self.slowed_by
-        return replace(
-            measured,
-            latency=replace(measured.latency, median_ms=by * measured.latency.median_ms),
-            canary=Canary(before_ms=by, after_ms=by, median_ms=by, baseline_ms=1.0),
-            operators=(
-                OperatorTime(
-                    layer="head.classifier", operator_type="Gemm", provider="CPU", mean_ms=by * 0.1, calls=1.0
-                ),
-            ),
-        )
 
 
 def test_profile_is_the_same_at_every_speed_of_the_board(laboratory: Laboratory) -> None:
