@@ -29,8 +29,8 @@ _UNUSABLE = (TrialState.FAILED, TrialState.DISTURBED)
 class _Scale:
     """How a figure is modelled: as the logarithm of what it is above a floor, minimised.
 
-    Costs multiply, so their floor is 0. An accuracy saturates: its floor lies beyond the best by as much as
-    the median lies behind, so that differences among the best count and better ones stay conceivable.
+    The floor lies beyond the best by as much as the median lies behind, so that differences among the best count and
+    better ones stay conceivable. Near the best, costs are then the sums that they are, and far behind it factors.
     """
 
     sign: float
@@ -41,8 +41,6 @@ class _Scale:
         by = sign(objective)
         minimised = by * values
         best = float(minimised.min())
-        if by > 0 and best > 0:
-            return cls(sign=by, floor=0.0)
         spread = float(np.median(minimised)) - best or float(minimised.max()) - best or 1.0
         return cls(sign=by, floor=best - spread)
 
