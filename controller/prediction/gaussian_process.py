@@ -25,7 +25,7 @@ from scipy.optimize import minimize
 from controller.pareto.front import FloatArray
 
 _JITTER = 1e-6
-_TUNED_ON = 250  # rows: hyperparameters need no more, and each step of the search costs their cube
+_TUNED_ON = 150  # rows: hyperparameters need no more, and each step of the search costs their cube
 _STEPS = 25
 _AMPLITUDES = 4
 _AMPLITUDE_PRIOR = (np.log([0.3, 0.5, 0.3, 0.3]), 1.0)
