@@ -33,7 +33,7 @@ def test_own_images_become_a_project_that_runs_without_edgenas(
         "--device",
         "local",
         "--budget",
-        4,
+        2,
         "--epochs",
         2,
         "--threads",

@@ -153,6 +153,7 @@ def test_interrupted_search_says_how_to_go_on(
     assert run["state"] == "stopped"
 
 
+@pytest.mark.slow
 def test_finished_run_goes_on_with_a_larger_budget(home: Path, settings: Path) -> None:
     assert WatchedSearch(home, "search", settings, "--budget", 3).finish()[0] == 0
     first = asked_ids(home)

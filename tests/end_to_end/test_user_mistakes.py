@@ -174,6 +174,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", mount], check=True)
 
 
+@pytest.mark.slow
 def test_full_disk_stops_the_search_which_goes_on_when_there_is_room(
     edgenas: Command, small_disk: Path, image_folder: Path
 ) -> None:
